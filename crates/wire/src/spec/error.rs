@@ -48,7 +48,7 @@ pub enum SpecError {
         field: String,
     },
     /// Explicit planes, but not as many as the format has.
-    #[error("planes has {given} entries, {format} needs {needed}")]
+    #[error("the number of planes is {given}, {format} has {needed}")]
     PlaneCount {
         /// The format they are for.
         format: PixelFormat,

@@ -70,7 +70,7 @@ impl Layout {
 
     /// The whole frame as one strided array, where it is one: (H, W, C) for packed formats, (H, W) for gray,
     /// (H * 3/2, W) for 4:2:0 of even size without gaps, (3, H, W) for yuv444p, a tensor's shape, (capacity,) for bytes.
-    /// `None` where only the planes are arrays.
+    /// `None` where only the planes are arrays. A frame of bytes uses the first `len` of them, `len` its payload length.
     pub fn image_view(&self) -> Option<ImageView> {
         self.view.clone()
     }
