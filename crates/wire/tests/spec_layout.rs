@@ -1,5 +1,5 @@
 //! Layouts: FFmpeg's sizes for every format, each limit from both sides, and views that agree with the planes.
-#![expect(clippy::indexing_slicing, reason = "a test that fails may panic")]
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use frameport_wire::spec::{
     BytesSpec, DType, ImageView, Layout, MAX_PAYLOAD, PixelFormat, PlaneGeometry, Sample, Spec, SpecError, TensorSpec,
