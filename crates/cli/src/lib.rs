@@ -1,0 +1,2 @@
+//! The `frameport` command.
+#![forbid(unsafe_code)]

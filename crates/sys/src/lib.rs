@@ -1,0 +1,15 @@
+//! Handles from the operating system: memory, doorbells, processes, control sockets.
+//!
+//! *What it is*: the one seam between frameport and a kernel. Every system is a module with the same names inside,
+//! chosen here and nowhere else. *Who calls it*: `frameport-mem` (memory, doorbells) and `frameport` (the rest).
+//! *Invariants*: handles are owned by type and close-on-exec from birth; every region is created complete by the
+//! host, sealed before it is sent, and checked by whoever receives it. *A hostile peer* reaches this crate only
+//! through file descriptors it was given; what it sends is bytes, read without room for descriptors.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub use linux::*;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("frameport runs on Linux; other systems are modules beside src/linux");

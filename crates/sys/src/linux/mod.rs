@@ -1,0 +1,8 @@
+//! Linux: sealed memfd, shared futex, pidfd, socketpair.
+
+pub mod clock;
+pub mod futex;
+pub mod inherit;
+pub mod memory;
+pub mod poll;
+pub mod socket;

@@ -1,0 +1,57 @@
+//! Waiting for many file descriptors from one thread.
+//!
+//! *Who calls it*: the host's service thread. *Invariants*: level-triggered; a token is the caller's and comes back as
+//! it was given ([epoll(7)]).
+//!
+//! [epoll(7)]: https://man7.org/linux/man-pages/man7/epoll.7.html
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+/// A set of descriptors. May be changed from any thread while another waits.
+#[derive(Debug)]
+pub struct Poller(OwnedFd);
+
+impl Poller {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
+    }
+
+    /// Adds `fd`: readable, at its end or in error is an event with `token`.
+    ///
+    /// # Errors
+    /// What epoll_ctl answers: no memory, over `max_user_watches`.
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, EventData::new_u64(token), EventFlags::IN | EventFlags::RDHUP)?)
+    }
+
+    /// Takes `fd` out again.
+    pub fn remove(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// Waits for events and returns their tokens.
+    ///
+    /// # Errors
+    /// What epoll_wait answers, interruption by a signal aside.
+    pub fn wait(&self) -> io::Result<Vec<u64>> {
+        let mut events = Vec::with_capacity(64);
+        rustix::io::retry_on_intr(|| epoll::wait(&self.0, spare_capacity(&mut events), None))?;
+        Ok(events.into_iter().map(|event| event.data.u64()).collect())
+    }
+}
+
+/// Reads what `fd` has, at most `bytes.len()`; the descriptor is non-blocking. `Ok(0)` is the end.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there.
+pub fn read(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *bytes))?)
+}

@@ -1,0 +1,121 @@
+//! The control channel: a socket pair, one end inherited by the worker.
+//!
+//! *Who calls it*: the host's service thread and the worker's watcher thread. *Invariants*: descriptors travel from
+//! the host to the worker only. The host reads without room for them, so the kernel discards any that a worker sends;
+//! the worker owns at once what it receives and takes exactly the number it was promised. *A hostile peer* can send
+//! any bytes, close its end, or never read ([unix(7)]).
+//!
+//! [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// Most descriptors one message carries.
+pub const MAX_HANDLES: usize = 16;
+
+/// Two connected ends, both close-on-exec.
+///
+/// # Errors
+/// Too many open files.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends all of `bytes`, the handles with the first of them. Blocks no longer than the peer takes to make room, and
+/// not at all for an amount the socket's buffer holds.
+///
+/// # Errors
+/// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if handles.len() > MAX_HANDLES || (!handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(handles))) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let sent =
+            rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, flags))?;
+        control.clear();
+        rest = rest.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Reads what is there, without room for descriptors. `Ok(0)` is the end.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there and `wait` is false; `ConnectionReset` and the like.
+pub fn recv(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> io::Result<usize> {
+    let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    Ok(rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut *bytes, flags))?.1)
+}
+
+/// Reads what is there, waiting for it, with the descriptors that came along. `Ok(0)` is the end.
+///
+/// # Errors
+/// `InvalidData` when descriptors were lost on the way, as happens at the limit of open files; those that arrived are
+/// closed.
+pub fn recv_with_handles(socket: BorrowedFd<'_>, bytes: &mut [u8], handles: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES + 1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            handles.extend(fds);
+        }
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        handles.clear();
+        let why = "file descriptors were lost on their way: raise the limit of open files (ulimit -n)";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(got.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn handles_reach_the_worker_and_never_the_host() {
+        let (host, worker) = pair().unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let mut bytes = [0; 8];
+        send(host.as_fd(), b"hi", &[file.as_fd(), file.as_fd()]).unwrap();
+        let mut handles = Vec::new();
+        assert_eq!(recv_with_handles(worker.as_fd(), &mut bytes, &mut handles).unwrap(), 2);
+        assert_eq!(handles.len(), 2);
+
+        send(worker.as_fd(), b"yo", &[file.as_fd()]).unwrap();
+        let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        assert_eq!(recv(host.as_fd(), &mut bytes, false).unwrap(), 2);
+        assert_eq!(std::fs::read_dir("/proc/self/fd").unwrap().count(), before);
+    }
+
+    #[test]
+    fn a_peer_that_never_reads_blocks_nobody() {
+        let (host, _worker) = pair().unwrap();
+        let lots = vec![0; 64 * 1024];
+        let end = (0..1000).find_map(|_| send(host.as_fd(), &lots, &[]).err()).unwrap();
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_closed_peer_is_an_end_and_a_broken_pipe() {
+        let (host, worker) = pair().unwrap();
+        drop(worker);
+        assert_eq!(recv(host.as_fd(), &mut [0; 8], true).unwrap(), 0);
+        assert_eq!(send(host.as_fd(), b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
