@@ -50,6 +50,8 @@ pub fn kernel_release() -> String {
 
 /// File names of one version of the memory controller.
 struct Controller {
+    /// Version 2: one hierarchy for all controllers.
+    unified: bool,
     limit: &'static str,
     usage: &'static str,
     /// The line of `memory.stat` with the page cache that can be dropped, children included.
@@ -57,11 +59,13 @@ struct Controller {
 }
 
 const V1: Controller = Controller {
+    unified: false,
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
     droppable: "total_inactive_file",
 };
-const V2: Controller = Controller { limit: "memory.max", usage: "memory.current", droppable: "inactive_file" };
+const V2: Controller =
+    Controller { unified: true, limit: "memory.max", usage: "memory.current", droppable: "inactive_file" };
 
 /// [`available_memory`] of the file system at `root`.
 fn available_under(root: &Path) -> Memory {
@@ -72,7 +76,8 @@ fn available_under(root: &Path) -> Memory {
         Some(Memory { bytes: kib.saturating_mul(1024), source: "MemAvailable of /proc/meminfo".to_owned() })
     });
     let mounts = read("proc/self/mountinfo");
-    let groups = mounts.lines().filter_map(Mount::parse).filter_map(|mount| least_of_ancestors(root, &mount, &memberships));
+    let groups =
+        mounts.lines().filter_map(Mount::parse).filter_map(|mount| least_of_ancestors(root, &mount, &memberships));
     let unknown = || Memory { bytes: u64::MAX, source: "no known limit".to_owned() };
     machine.into_iter().chain(groups).min_by_key(|memory| memory.bytes).unwrap_or_else(unknown)
 }
@@ -108,7 +113,7 @@ impl Mount {
             let (controllers, path) = rest.split_once(':')?;
             let v2 = number == "0" && controllers.is_empty();
             let v1 = controllers.split(',').any(|name| name == "memory");
-            let matches = if std::ptr::eq(self.controller, &V2) { v2 } else { v1 };
+            let matches = if self.controller.unified { v2 } else { v1 };
             matches.then_some(Path::new(path))
         })
     }

@@ -80,7 +80,8 @@ fn spawner() -> io::Result<Sender<Request>> {
     std::thread::Builder::new().name("frameport-spawn".to_owned()).spawn(move || {
         for (request, reply) in queue {
             // A caller that is gone drops the child, which ends it.
-            let _ = reply.send(catch_unwind(AssertUnwindSafe(|| start(request))).unwrap_or_else(|_| Err(reason_is_lost())));
+            let _ =
+                reply.send(catch_unwind(AssertUnwindSafe(|| start(request))).unwrap_or_else(|_| Err(reason_is_lost())));
         }
     })?;
     // A thread does not survive a fork of the host; what it left in the copy may be locked for ever, so it is not dropped.
@@ -94,7 +95,9 @@ fn spawner_is_gone() -> io::Error {
 
 /// The standard library panics where a program cannot be started and the failed child's status is taken by somebody else.
 fn reason_is_lost() -> io::Error {
-    io::Error::other("the program could not be started, and why is lost because this process ignores SIGCHLD or waits for any child")
+    io::Error::other(
+        "the program could not be started, and why is lost because this process ignores SIGCHLD or waits for any child",
+    )
 }
 
 /// Forks and executes; runs on the spawner thread only.
@@ -304,7 +307,10 @@ impl Child {
             return Ok(());
         }
         let host = self.host.as_raw_nonzero();
-        Err(io::Error::other(format!("worker process {} belongs to process {host}, of which this is a fork", self.pid())))
+        Err(io::Error::other(format!(
+            "worker process {} belongs to process {host}, of which this is a fork",
+            self.pid()
+        )))
     }
 }
 
