@@ -1,0 +1,106 @@
+//! ffmpeg as a separate program: finding it, running it, ending it.
+//!
+//! *What it is*: what the decoder and the encoder share. *Who calls it*: `open_source` and `open_sink`. *Invariants*: a
+//! child runs in its own process group, so that the terminal's Ctrl-C does not reach it, and is killed when its owner
+//! is dropped; its stderr is always drained. *A hostile input* is parsed in the child; of its messages a bounded
+//! number of bounded lines is kept, without control characters.
+
+mod child;
+mod decode;
+mod encode;
+mod mkv;
+mod nut;
+mod probe;
+mod target;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub(super) use self::decode::Decoder;
+pub(super) use self::encode::Encoder;
+use frameport::spec::PixelFormat;
+
+use super::MediaError;
+
+/// Prints where PyPI's imageio-ffmpeg has its binary.
+const ASK_PYTHON: &str = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
+
+/// The ffmpeg to use: `$FRAMEPORT_FFMPEG`, the one on PATH, or the one inside the Python package imageio-ffmpeg, asked
+/// for in `$VIRTUAL_ENV` and then by `python3`. [`MediaError::FfmpegMissing`] says how to get one.
+pub fn find() -> Result<&'static Path, MediaError> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(search).as_deref().ok_or(MediaError::FfmpegMissing)
+}
+
+fn search() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("FRAMEPORT_FFMPEG").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&directories).map(|directory| directory.join("ffmpeg"));
+    on_path.filter(|path| path.is_file()).find(|path| runs(path)).or_else(|| {
+        let venv = std::env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
+        venv.into_iter().chain(["python3".into(), "python".into()]).find_map(|python| in_package(&python))
+    })
+}
+
+fn in_package(python: &Path) -> Option<PathBuf> {
+    let output = Command::new(python).args(["-c", ASK_PYTHON]).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    (output.status.success() && runs(&path)).then_some(path)
+}
+
+fn runs(path: &Path) -> bool {
+    Command::new(path).arg("-version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The words two options go by, which ffmpeg has changed.
+struct Words {
+    /// The option whose value `passthrough` keeps every frame at its own time.
+    sync: &'static str,
+    /// The value of `-enc_time_base` that keeps the input's.
+    input_time_base: &'static str,
+}
+
+impl Words {
+    fn of(ffmpeg: &Path) -> Self {
+        let output = Command::new(ffmpeg).arg("-version").output().map(|output| output.stdout).unwrap_or_default();
+        let text = String::from_utf8_lossy(&output);
+        let version = text.strip_prefix("ffmpeg version ").unwrap_or_default().trim_start_matches('n');
+        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+        // A build without a version number is a new one.
+        let version = numbers.next().map_or((u32::MAX, 0), |major| (major, numbers.next().unwrap_or(0)));
+        Self {
+            sync: if version < (5, 1) { "-vsync" } else { "-fps_mode" },
+            input_time_base: if version < (7, 0) { "-1" } else { "demux" },
+        }
+    }
+}
+
+/// Whether ffmpeg should take it as a camera.
+pub(super) fn is_camera(text: &str) -> bool {
+    text.strip_prefix("/dev/video").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether it has a scheme, as in `rtsp://`.
+pub(super) fn is_url(text: &str) -> bool {
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+/// `-i` and what ffmpeg should open for it; files by scheme, so that no name is taken for an option or a URL.
+fn input_arguments(text: &str) -> Vec<String> {
+    if is_camera(text) {
+        ["-f", "v4l2", "-i", text].map(str::to_owned).into()
+    } else if is_url(text) {
+        ["-i", text].map(str::to_owned).into()
+    } else {
+        vec!["-i".to_owned(), format!("file:{text}")]
+    }
+}
+
+fn is_rgb(format: PixelFormat) -> bool {
+    use PixelFormat::{Bgr24, Bgra, Rgb24, Rgb48le, Rgba, Rgbaf16le};
+    matches!(format, Rgb24 | Bgr24 | Rgba | Bgra | Rgb48le | Rgbaf16le)
+}
