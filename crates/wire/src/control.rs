@@ -184,7 +184,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A length over [`MAX_MESSAGE`] or JSON that is no message; the stream has no further use then.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
+    pub fn decode<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         let Some((&len, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_le_bytes(len) as usize;
         if len > MAX_MESSAGE {
@@ -214,7 +214,7 @@ mod tests {
         let mut got = Vec::new();
         for byte in bytes {
             decoder.push(&[byte]);
-            while let Some(message) = decoder.next::<ToHost>().unwrap() {
+            while let Some(message) = decoder.decode::<ToHost>().unwrap() {
                 got.push(message);
             }
         }
@@ -234,17 +234,17 @@ mod tests {
             decoder.push(&u32::try_from(text.len()).unwrap().to_le_bytes());
             decoder.push(text.as_bytes());
         }
-        assert_eq!(decoder.next::<ToHost>().unwrap(), Some(ToHost::Ready));
-        assert_eq!(decoder.next::<ToHost>().unwrap(), Some(ToHost::Unknown));
+        assert_eq!(decoder.decode::<ToHost>().unwrap(), Some(ToHost::Ready));
+        assert_eq!(decoder.decode::<ToHost>().unwrap(), Some(ToHost::Unknown));
     }
 
     #[test]
     fn a_huge_length_and_foreign_bytes_are_errors() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<ToHost>(), Err(ControlError::TooLong(_))));
+        assert!(matches!(decoder.decode::<ToHost>(), Err(ControlError::TooLong(_))));
         let mut decoder = Decoder::default();
         decoder.push(&[3, 0, 0, 0, 0xff, 0, 1]);
-        assert!(matches!(decoder.next::<ToHost>(), Err(ControlError::Json(_))));
+        assert!(matches!(decoder.decode::<ToHost>(), Err(ControlError::Json(_))));
     }
 }

@@ -3,6 +3,9 @@
 pub mod clock;
 pub mod futex;
 pub mod inherit;
+pub mod isolation;
+pub mod limits;
 pub mod memory;
 pub mod poll;
+pub mod process;
 pub mod socket;

@@ -351,6 +351,15 @@ fn only_zombies(group: Pid) -> bool {
     states.next().is_some_and(|first| dead(&first)) && states.all(|state| dead(&state))
 }
 
+/// Ends this process, and all of its group if the group is the one its host made for it. For a worker whose host is dead.
+pub fn end_own_group(group: u32) {
+    let own = rustix::process::getpgrp();
+    if i32::try_from(group) == Ok(own.as_raw_nonzero().get()) {
+        let _ = kill_process_group(own, Signal::KILL);
+    }
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+}
+
 /// How a worker process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {

@@ -10,6 +10,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -56,6 +57,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[BorrowedFd<'_>]) ->
 pub fn recv(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> io::Result<usize> {
     let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     Ok(rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut *bytes, flags))?.1)
+}
+
+/// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
+///
+/// # Errors
+/// A limit beyond what the system can count.
+pub fn limit_reads(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let limit = (!limit.is_zero()).then_some(limit);
+    Ok(rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, limit)?)
 }
 
 /// Reads what is there, waiting for it, with the descriptors that came along. `Ok(0)` is the end.

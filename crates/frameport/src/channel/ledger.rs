@@ -1,0 +1,285 @@
+//! The ledger: who has which slot of a pool this side fills. The only truth about it.
+//!
+//! *Who calls it*: [`super::send::SendEnd`], under its lock. *Invariants*: a slot is in one state; it is loaned only
+//! when it is free and no view of this side's own pins it; each loan is a new generation; a peer's word is compared
+//! with what the state allows and never believed beyond that. No I/O, no clock, no shared memory. *A hostile peer* can
+//! only release what it holds, or be caught.
+
+use frameport_wire::layout::{released, taken};
+
+/// Where a slot's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nowhere: it may be loaned.
+    Free,
+    /// Loaned to this side's own code.
+    Filling,
+    /// On the ring, not taken yet as far as this side looked.
+    Queued { ring_seq: u64 },
+    /// Taken by the peer.
+    Held { ring_seq: u64 },
+    /// Sent back in place by the peer: this side's own code holds it as a received frame.
+    Returned,
+}
+
+/// One slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) state: State,
+    pub(crate) generation: u64,
+    /// Sequence of the frame in it.
+    pub(crate) seq: u64,
+    /// When it entered its state, ns.
+    pub(crate) since_ns: u64,
+    /// Views of this side's own are alive, or the loan itself is.
+    pub(crate) pinned: bool,
+    /// Last word seen of the peer.
+    word: u64,
+}
+
+/// What became of everything sent: `sent = received + lost + in flight` at every moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+}
+
+/// Provable misbehaviour with slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SlotViolation {
+    #[error("slot {slot} (generation {generation}): it wrote release word {word}, which fits nothing it may do")]
+    Word { slot: u32, generation: u64, word: u64 },
+    #[error(
+        "it sent back slot {slot} in generation {claimed}, which it does not hold (the slot is {state:?}, generation {generation})"
+    )]
+    NotHeld { slot: u32, claimed: u64, generation: u64, state: State },
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    slots: Vec<Slot>,
+    /// Free and unpinned, freed last on top: still in cache.
+    free: Vec<u32>,
+    counts: Counts,
+}
+
+impl Ledger {
+    pub(crate) fn new(slots: u32) -> Self {
+        let slot = Slot { state: State::Free, generation: 0, seq: 0, since_ns: 0, pinned: false, word: 0 };
+        Self { slots: vec![slot; slots as usize], free: (0..slots).rev().collect(), counts: Counts::default() }
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.slots)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize)
+    }
+
+    /// Free → Filling: the slot and its new generation.
+    pub(crate) fn loan(&mut self, now_ns: u64) -> Option<(u32, u64)> {
+        let index = self.free.pop()?;
+        let slot = self.slot(index)?;
+        slot.state = State::Filling;
+        slot.generation += 1;
+        slot.since_ns = now_ns;
+        slot.pinned = true;
+        Some((index, slot.generation))
+    }
+
+    /// Filling → Queued.
+    pub(crate) fn queue(&mut self, index: u32, ring_seq: u64, seq: u64, now_ns: u64) {
+        if let Some(slot) = self.slot(index).filter(|slot| slot.state == State::Filling) {
+            slot.state = State::Queued { ring_seq };
+            slot.seq = seq;
+            slot.since_ns = now_ns;
+            self.counts.sent += 1;
+        }
+    }
+
+    /// The last view of this side's own is gone. A loan never sent becomes free.
+    pub(crate) fn unpin(&mut self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            slot.pinned = false;
+            if slot.state == State::Filling {
+                slot.state = State::Free;
+            }
+            if slot.state == State::Free {
+                self.free.push(index);
+            }
+        }
+    }
+
+    fn set_free(&mut self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            slot.state = State::Free;
+            if !slot.pinned {
+                self.free.push(index);
+            }
+        }
+    }
+
+    /// Compares each slot in flight with the peer's word for it.
+    pub(crate) fn look(&mut self, word_of: impl Fn(u32) -> u64, now_ns: impl Fn() -> u64) -> Result<(), SlotViolation> {
+        for index in 0..self.slots.len() as u32 {
+            let Some(slot) = self.slot(index) else { break };
+            if matches!(slot.state, State::Queued { .. } | State::Held { .. }) {
+                let word = word_of(index);
+                self.observe(index, word, &now_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, index: u32, word: u64, now_ns: &impl Fn() -> u64) -> Result<(), SlotViolation> {
+        let Some(slot) = self.slot(index) else { return Ok(()) };
+        if word == slot.word {
+            return Ok(());
+        }
+        let violation = SlotViolation::Word { slot: index, generation: slot.generation, word };
+        slot.word = word;
+        match slot.state {
+            State::Queued { ring_seq } if word == taken(ring_seq) => {
+                slot.state = State::Held { ring_seq };
+                slot.since_ns = now_ns();
+                self.counts.received += 1;
+            }
+            State::Queued { ring_seq } if word == released(ring_seq) => {
+                self.counts.received += 1;
+                self.set_free(index);
+            }
+            State::Held { ring_seq } if word == released(ring_seq) => self.set_free(index),
+            _ => return Err(violation),
+        }
+        Ok(())
+    }
+
+    /// Queued or Held → Returned: the peer sent the slot back in place.
+    pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64, now_ns: u64) -> Result<(), SlotViolation> {
+        let Some(slot) = self.slot(index) else {
+            return Err(SlotViolation::NotHeld { slot: index, claimed, generation: 0, state: State::Free });
+        };
+        let (generation, state) = (slot.generation, slot.state);
+        let (State::Queued { ring_seq } | State::Held { ring_seq }) = state else {
+            return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
+        };
+        if claimed != generation {
+            return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
+        }
+        if word != taken(ring_seq) {
+            return Err(SlotViolation::Word { slot: index, generation, word });
+        }
+        slot.word = word;
+        slot.state = State::Returned;
+        slot.since_ns = now_ns;
+        if matches!(state, State::Queued { .. }) {
+            self.counts.received += 1;
+        }
+        Ok(())
+    }
+
+    /// Returned → Free: this side's own code let go of a frame sent back in place.
+    pub(crate) fn let_go(&mut self, index: u32) {
+        if self.slot(index).is_some_and(|slot| slot.state == State::Returned) {
+            self.set_free(index);
+        }
+    }
+
+    /// The peer is gone: everything it had or might have had is free again, and what it never took is lost.
+    pub(crate) fn reclaim(&mut self) {
+        for index in 0..self.slots.len() as u32 {
+            let Some(slot) = self.slot(index) else { break };
+            match slot.state {
+                State::Queued { .. } => {
+                    self.counts.lost += 1;
+                    self.set_free(index);
+                }
+                State::Held { .. } => self.set_free(index),
+                State::Free | State::Filling | State::Returned => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> u64 {
+        0
+    }
+
+    #[test]
+    fn the_slot_freed_last_is_loaned_first() {
+        let mut ledger = Ledger::new(3);
+        let loans: Vec<_> = std::iter::from_fn(|| ledger.loan(0)).collect();
+        assert_eq!(loans, [(0, 1), (1, 1), (2, 1)]);
+        ledger.unpin(2);
+        ledger.unpin(0);
+        assert_eq!(ledger.loan(0), Some((0, 2)));
+        assert_eq!(ledger.loan(0), Some((2, 2)));
+    }
+
+    #[test]
+    fn a_live_view_of_the_senders_own_keeps_a_released_slot_from_reuse() {
+        let mut ledger = Ledger::new(1);
+        let (slot, _) = ledger.loan(0).unwrap();
+        ledger.queue(slot, 0, 0, 0);
+        ledger.look(|_| released(0), clock).unwrap();
+        assert_eq!(ledger.loan(0), None, "pinned");
+        ledger.unpin(slot);
+        assert!(ledger.loan(0).is_some());
+    }
+
+    #[test]
+    fn words_that_fit_nothing_are_violations() {
+        for (word, held) in [(released(1), false), (taken(1), true), (7, true), (u64::MAX, false), (0, true)] {
+            let mut ledger = Ledger::new(1);
+            ledger.loan(0).unwrap();
+            ledger.queue(0, 0, 0, 0);
+            ledger.unpin(0);
+            if held {
+                ledger.look(|_| taken(0), clock).unwrap();
+            }
+            assert!(ledger.look(|_| word, clock).is_err(), "word {word} held {held}");
+        }
+    }
+
+    #[test]
+    fn a_slot_sent_back_must_be_held_in_its_generation() {
+        let mut ledger = Ledger::new(2);
+        ledger.loan(0).unwrap();
+        assert!(ledger.returned(0, 1, taken(0), 0).is_err(), "still being filled");
+        ledger.queue(0, 0, 9, 0);
+        ledger.unpin(0);
+        assert!(ledger.returned(0, 2, taken(0), 0).is_err(), "another generation");
+        assert!(ledger.returned(0, 1, released(0), 0).is_err(), "released before");
+        assert!(ledger.returned(1, 1, taken(0), 0).is_err(), "free");
+        assert!(ledger.returned(7, 1, taken(0), 0).is_err(), "no such slot");
+        ledger.returned(0, 1, taken(0), 0).unwrap();
+        assert!(ledger.returned(0, 1, taken(0), 0).is_err(), "twice");
+        ledger.let_go(0);
+        assert_eq!(ledger.loan(0), Some((0, 2)));
+    }
+
+    #[test]
+    fn a_death_frees_what_the_peer_had_and_counts_what_it_never_took() {
+        let mut ledger = Ledger::new(4);
+        for ring_seq in 0..3 {
+            let (slot, _) = ledger.loan(0).unwrap();
+            ledger.queue(slot, ring_seq, ring_seq, 0);
+            ledger.unpin(slot);
+        }
+        ledger.loan(0).unwrap();
+        ledger.look(|slot| if slot == 0 { taken(0) } else { 0 }, clock).unwrap();
+        ledger.reclaim();
+        assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, lost: 2 });
+        assert_eq!(std::iter::from_fn(|| ledger.loan(0)).count(), 3, "all but the one being filled");
+    }
+}

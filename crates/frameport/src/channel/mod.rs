@@ -1,0 +1,11 @@
+//! The two ends of a channel and what they share.
+//!
+//! A frame's way: [`send::SendEnd::loan`] → [`crate::FrameMut`] → [`send::SendEnd::send`] → ring →
+//! [`recv::RecvEnd::recv`] → [`crate::Frame`] → its last hold dropped → [`recv::RecvEnd`] says released →
+//! the sender's [`ledger`] frees the slot at its next look. Host and worker use the same ends; what only the host knows
+//! is whether a slot sent back in place was really the worker's to send.
+
+pub(crate) mod ledger;
+pub(crate) mod recv;
+pub(crate) mod send;
+pub(crate) mod state;

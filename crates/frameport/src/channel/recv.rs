@@ -1,0 +1,248 @@
+//! The receiving end of a channel.
+//!
+//! *Who calls it*: the worker's `Link` for what comes in, the host's `Worker` for what comes out. *Invariants*: a slot
+//! is in this side's hands from the take to the drop of its last hold, and is never taken twice meanwhile; releasing
+//! never blocks and may happen on any thread. *A hostile peer* is caught here when an entry is malformed, names a slot
+//! already held, goes back in generation, or (in place) a slot it has no right to.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use frameport_mem::park::{Bells, Ended, Look, Until};
+use frameport_mem::ring;
+use frameport_sys::clock::now_ns;
+use frameport_wire::descriptor::Descriptor;
+use frameport_wire::layout::{frame_bit, released, slot_bit, taken};
+
+use super::send::SendEnd;
+use super::state::LinkState;
+use crate::error::Error;
+use crate::frame::{Frame, Hold};
+use crate::pool::Pool;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct RecvEnd {
+    pub(crate) state: Arc<LinkState>,
+    name: String,
+    channel: usize,
+    bells: Arc<Bells>,
+    sources: Vec<Source>,
+    inner: Mutex<Inner>,
+}
+
+/// A pool whose slots may arrive here.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) pool: Arc<Pool>,
+    /// For slots sent back in place: the end that sent them out, which has their ledger.
+    sent_by: Option<Arc<SendEnd>>,
+    /// For each slot: the frame and the views made from it.
+    holds: Box<[AtomicU32]>,
+}
+
+impl Source {
+    pub(crate) fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
+        let holds = (0..pool.decl.slots).map(|_| AtomicU32::new(0)).collect();
+        Self { pool, sent_by, holds }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    ring: ring::Receiver,
+    /// For each source and slot: what is in this side's hands.
+    held: Vec<Vec<Holding>>,
+    received: u64,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Holding {
+    /// Ring sequence it arrived with, while it is held.
+    ring_seq: Option<u64>,
+    /// Highest generation seen: a sender's generations rise.
+    generation: u64,
+}
+
+/// What [`RecvEnd::new`] is made from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) channel: usize,
+    pub(crate) state: Arc<LinkState>,
+    pub(crate) bells: Arc<Bells>,
+    pub(crate) ring: ring::Receiver,
+    pub(crate) sources: Vec<Source>,
+}
+
+impl RecvEnd {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { name, channel, state, bells, ring, sources } = parts;
+        let held = sources.iter().map(|source| vec![Holding::default(); source.pool.decl.slots as usize]).collect();
+        let inner = Mutex::new(Inner { ring, held, received: 0, closed: false });
+        Arc::new(Self { state, name, channel, bells, sources, inner })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channel's own pool.
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.sources.first().map(|source| &source.pool)
+    }
+
+    pub(crate) fn source(&self, index: usize) -> Option<&Source> {
+        self.sources.get(index)
+    }
+
+    /// The next frame, if one is there. What was sent before an end still arrives.
+    pub(crate) fn try_recv(self: &Arc<Self>) -> Result<Option<Frame>, Error> {
+        self.state.check_fork()?;
+        let mut inner = self.lock();
+        let mut polled = inner.ring.poll();
+        if matches!(polled, Ok(None)) {
+            // Both say that no entry will follow those published before: look once more after them.
+            let (ended, closed) = (self.state.end().is_some(), inner.ring.is_closed());
+            if !ended && !closed {
+                return Ok(None);
+            }
+            polled = inner.ring.poll();
+            if matches!(polled, Ok(None)) {
+                inner.closed = true;
+                drop(inner);
+                self.state.check()?;
+                return Err(Error::LinkClosed {
+                    link: self.state.name().to_owned(),
+                    why: "the other side finished sending",
+                });
+            }
+        }
+        let taken = match polled {
+            Ok(Some(words)) => self.take(&mut inner, words),
+            Ok(None) => return Ok(None),
+            Err(lie) => Err(lie.to_string()),
+        };
+        drop(inner);
+        match taken {
+            Ok((source, descriptor)) => self.accept(source, descriptor).map(Some),
+            Err(lie) => Err(self.state.violation(&lie)),
+        }
+    }
+
+    /// Checks an entry against what this side knows and takes its slot.
+    fn take(&self, inner: &mut Inner, words: [u64; 8]) -> Result<(usize, Descriptor), String> {
+        let descriptor = Descriptor::decode(words).map_err(|error| error.to_string())?;
+        let Descriptor { ring_seq, pool: id, slot, generation, payload_len, meta_len, .. } = descriptor;
+        let known = self.sources.iter().position(|source| source.pool.decl.id == id);
+        let Some((index, source)) = known.and_then(|index| Some((index, self.sources.get(index)?))) else {
+            return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
+        };
+        let holding = inner.held.get_mut(index).and_then(|held| held.get_mut(slot as usize));
+        let Some(holding) = holding else {
+            return Err(format!("entry {ring_seq} names slot {slot} of a pool of {}", source.pool.decl.slots));
+        };
+        if let Some(earlier) = holding.ring_seq {
+            return Err(format!("entry {ring_seq} names slot {slot}, which is held here since entry {earlier}"));
+        }
+        if generation <= holding.generation {
+            return Err(format!(
+                "entry {ring_seq}: slot {slot} went from generation {} to {generation}",
+                holding.generation
+            ));
+        }
+        if !source.pool.accepts(payload_len) || meta_len > source.pool.decl.meta {
+            return Err(format!(
+                "entry {ring_seq} states {payload_len} bytes and {meta_len} of metadata for {}",
+                source.pool.spec
+            ));
+        }
+        *holding = Holding { ring_seq: Some(ring_seq), generation };
+        inner.received += 1;
+        source.pool.own.set_state(slot, taken(ring_seq));
+        Ok((index, descriptor))
+    }
+
+    /// Makes the frame of a taken slot, after the ledger's word on slots sent back in place.
+    fn accept(self: &Arc<Self>, index: usize, descriptor: Descriptor) -> Result<Frame, Error> {
+        let slot = descriptor.slot;
+        if let Some(source) = self.sources.get(index) {
+            if let Some(sent_by) = &source.sent_by {
+                sent_by.returned(slot, descriptor.generation)?;
+            }
+            if let Some(holds) = source.holds.get(slot as usize) {
+                holds.store(1, Ordering::Relaxed);
+            }
+        }
+        Ok(Frame::new(Hold::of_taken(Arc::clone(self), index, slot), descriptor))
+    }
+
+    /// The next frame, waiting for it.
+    pub(crate) fn recv(self: &Arc<Self>, until: &mut Until<'_>) -> Result<Frame, Error> {
+        let started = now_ns();
+        let look = || Ok::<_, Error>(self.try_recv()?.map_or(Look::Nothing, Look::Found));
+        match self.bells.wait(frame_bit(self.channel), until, look)? {
+            Ok(frame) => Ok(frame),
+            Err(Ended::Interrupted) => Err(Error::Interrupted),
+            Err(Ended::TimedOut) => Err(Error::Timeout {
+                link: self.state.name().to_owned(),
+                channel: self.name.clone(),
+                after: Duration::from_nanos(now_ns().saturating_sub(started)),
+            }),
+        }
+    }
+
+    /// Another view of a held slot.
+    pub(crate) fn hold(&self, source: usize, slot: u32) {
+        if let Some(holds) = self.holds(source, slot) {
+            holds.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a frame's own hold is the only one.
+    pub(crate) fn sole(&self, source: usize, slot: u32) -> bool {
+        self.holds(source, slot).is_some_and(|holds| holds.load(Ordering::Acquire) == 1)
+    }
+
+    fn holds(&self, source: usize, slot: u32) -> Option<&AtomicU32> {
+        self.sources.get(source)?.holds.get(slot as usize)
+    }
+
+    /// One view less; the last one releases the slot.
+    pub(crate) fn unhold(&self, source: usize, slot: u32) {
+        // A forked child has neither the mapping nor a right to speak for its parent.
+        if self.state.forked() {
+            return;
+        }
+        // AcqRel: every access to the pixels comes before the release.
+        let last = self.holds(source, slot).is_some_and(|holds| holds.fetch_sub(1, Ordering::AcqRel) == 1);
+        if last
+            && let Some(ring_seq) = self.forget(source, slot)
+            && let Some(Source { pool, sent_by, .. }) = self.sources.get(source)
+        {
+            pool.own.set_state(slot, released(ring_seq));
+            match sent_by {
+                Some(sent_by) => sent_by.let_go(slot),
+                None => self.bells.ring(slot_bit(self.channel)),
+            }
+        }
+    }
+
+    /// Takes a slot out of this side's hands without releasing it: it leaves by a reply in place.
+    pub(crate) fn forget(&self, source: usize, slot: u32) -> Option<u64> {
+        self.lock().held.get_mut(source)?.get_mut(slot as usize)?.ring_seq.take()
+    }
+
+    /// Frames received, and whether everything there was to receive has been.
+    pub(crate) fn progress(&self) -> (u64, bool) {
+        let inner = self.lock();
+        (inner.received, inner.closed)
+    }
+
+    /// Frames in this side's hands.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().held.iter().flatten().filter(|holding| holding.ring_seq.is_some()).count()
+    }
+}

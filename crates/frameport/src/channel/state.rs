@@ -1,0 +1,108 @@
+//! Whether a link is still open, and why not.
+//!
+//! *Who calls it*: both channel ends at every call, the service thread and the watcher thread to end a link.
+//! *Invariants*: a link ends once; the first cause stays. *A hostile peer* can end its own link.
+
+use std::sync::{Arc, OnceLock};
+
+use frameport_mem::park::Bells;
+use frameport_sys::memory::ForkStamp;
+
+use crate::error::{Death, Error};
+
+/// Why a link ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// This side closed it.
+    Closed,
+    /// The peer left in order, or (for a worker) its host said to stop.
+    PeerClosed,
+    /// The worker is dead.
+    Died(Arc<Death>),
+    /// The peer did what it must not.
+    Violation(String),
+    /// The host is gone.
+    HostGone,
+}
+
+/// The link's name and its end, shared by everything that belongs to it.
+#[derive(Debug)]
+pub(crate) struct LinkState {
+    name: String,
+    end: OnceLock<End>,
+    bells: OnceLock<Arc<Bells>>,
+    fork: ForkStamp,
+}
+
+impl LinkState {
+    pub(crate) fn new(name: &str) -> Result<Arc<Self>, Error> {
+        let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
+        Ok(Arc::new(Self { name: name.to_owned(), end: OnceLock::new(), bells: OnceLock::new(), fork }))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// From now on an end wakes everybody who waits on `bells`.
+    pub(crate) fn attach(&self, bells: &Arc<Bells>) {
+        let _ = self.bells.set(Arc::clone(bells));
+    }
+
+    /// Ends the link; false when it had ended before.
+    pub(crate) fn finish(&self, end: End) -> bool {
+        let first = self.end.set(end).is_ok();
+        self.wake();
+        first
+    }
+
+    /// Makes every wait of this side look again.
+    pub(crate) fn wake(&self) {
+        if let Some(bells) = self.bells.get() {
+            bells.interrupt_all();
+        }
+    }
+
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// Whether this process is a forked child of the one the link belongs to.
+    pub(crate) fn forked(&self) -> bool {
+        self.fork.forked()
+    }
+
+    /// # Errors
+    /// [`Error::Forked`].
+    pub(crate) fn check_fork(&self) -> Result<(), Error> {
+        if self.forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// Why the link has ended.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.end() {
+            None => Ok(()),
+            Some(end) => Err(self.error(end)),
+        }
+    }
+
+    pub(crate) fn error(&self, end: &End) -> Error {
+        let closed = |why| Error::LinkClosed { link: self.name.clone(), why };
+        match end {
+            End::Closed => closed("it was closed here"),
+            End::PeerClosed => closed("the other side closed it"),
+            End::HostGone => closed("the host is gone"),
+            End::Died(death) => Error::WorkerDied(Arc::clone(death)),
+            End::Violation(what) => Error::Violation { link: self.name.clone(), what: what.clone() },
+        }
+    }
+
+    /// Ends the link for a provable lie of its peer, and says so.
+    pub(crate) fn violation(&self, what: &dyn std::fmt::Display) -> Error {
+        if self.finish(End::Violation(what.to_string())) {
+            tracing::error!(link = self.name, "protocol violation: {what}");
+        }
+        self.check().err().unwrap_or(Error::Forked)
+    }
+}

@@ -1,0 +1,317 @@
+//! What can go wrong, said to the person who has to mend it.
+//!
+//! *Invariants*: a message names the worker, the frame or the slot, how long, and what to do next; lower case, no full
+//! stop, the cause kept as source.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use frameport_sys::inherit::InheritError;
+use frameport_sys::process::Exit;
+use frameport_wire::layout::Sizes;
+use frameport_wire::spec::SpecError;
+
+/// Everything frameport answers instead of a frame.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A spec that has no layout.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Two channels, too many slots and the like: the builder's arguments contradict each other.
+    #[error("{what}")]
+    Config {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// More memory than numbers can say.
+    #[error("{what} need more memory than this machine can address: use fewer slots or a smaller spec")]
+    TooLarge {
+        /// What was asked for.
+        what: String,
+    },
+    /// The pools do not fit into the memory that is left. Nothing was started.
+    #[error(
+        "worker '{link}' needs {need_mib} MiB for its pools, {left_mib} MiB are left by {source_of}: \
+         use fewer slots or a smaller spec, or raise the limit",
+        need_mib = need.div_ceil(1 << 20), left_mib = left >> 20
+    )]
+    Memory {
+        /// Which worker.
+        link: String,
+        /// Bytes needed.
+        need: u64,
+        /// Bytes left.
+        left: u64,
+        /// What sets the limit.
+        source_of: String,
+    },
+    /// The program could not be started.
+    #[error("cannot start worker '{link}' ({program}): {source}{}", hint(source))]
+    Spawn {
+        /// Which worker.
+        link: String,
+        /// The program as it was given.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The worker did not come to its first `recv` in time; it was killed.
+    #[error("worker '{link}' (pid {pid}) {stage} within {} s{}", after.as_secs_f32(), tail(stderr_tail))]
+    NotReady {
+        /// Which worker.
+        link: String,
+        /// Its process.
+        pid: u32,
+        /// How far it came and what is missing.
+        stage: &'static str,
+        /// The deadline.
+        after: Duration,
+        /// The end of what it wrote to stderr.
+        stderr_tail: String,
+    },
+    /// Host and worker have no protocol version in common.
+    #[error(
+        "worker '{link}' speaks frameport protocol {}..{} ({library}), this host {}..{} (frameport {}): \
+         install the same version on both sides",
+        worker.0, worker.1, host.0, host.1, env!("CARGO_PKG_VERSION")
+    )]
+    Version {
+        /// Which worker.
+        link: String,
+        /// Library and version of the worker.
+        library: String,
+        /// Oldest and newest version of the worker.
+        worker: (u32, u32),
+        /// Oldest and newest version of this host.
+        host: (u32, u32),
+    },
+    /// Same protocol version, other sizes of the shared structures: one side's build is broken.
+    #[error(
+        "worker '{link}' ({library}) lays shared words out as {worker:?}, this host as {host:?}: rebuild one of them"
+    )]
+    LayoutMismatch {
+        /// Which worker.
+        link: String,
+        /// Library and version of the worker.
+        library: String,
+        /// The worker's sizes.
+        worker: Sizes,
+        /// This host's sizes.
+        host: Sizes,
+    },
+    /// The host would not go on with this worker.
+    #[error("the host refused this worker: {reason}")]
+    Refused {
+        /// The host's words.
+        reason: String,
+    },
+    /// The worker is dead.
+    #[error("{0}")]
+    WorkerDied(Arc<Death>),
+    /// The link has ended in order.
+    #[error("link '{link}' is closed: {why}")]
+    LinkClosed {
+        /// Which link.
+        link: String,
+        /// By whom.
+        why: &'static str,
+    },
+    /// Nothing came in time.
+    #[error("no frame on channel '{channel}' of '{link}' for {} s", after.as_secs_f32())]
+    Timeout {
+        /// Which link.
+        link: String,
+        /// Which channel.
+        channel: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// No slot is free.
+    #[error("{0}")]
+    PoolExhausted(Box<Exhausted>),
+    /// The other side provably misbehaved; the link is over.
+    #[error("'{link}' broke the protocol and was cut off: {what}")]
+    Violation {
+        /// Which link.
+        link: String,
+        /// What it did.
+        what: String,
+    },
+    /// Bytes of the control channel or of the welcome make no sense.
+    #[error("the control channel carried something that makes no sense: {what}")]
+    Protocol {
+        /// What it was.
+        what: String,
+    },
+    /// A frame or array that is not what the channel carries.
+    #[error("{what}")]
+    Format {
+        /// What it is, what it should be.
+        what: String,
+    },
+    /// Metadata larger than a slot has room for.
+    #[error(
+        "metadata of {len} bytes does not fit into the {capacity} bytes a frame of '{channel}' has: send less, or raise meta_capacity"
+    )]
+    MetaTooLong {
+        /// Which channel.
+        channel: String,
+        /// Bytes of JSON.
+        len: usize,
+        /// Bytes there are.
+        capacity: u32,
+    },
+    /// Metadata that is not one JSON object.
+    #[error("the metadata of frame {seq} is not a JSON object: {source}")]
+    Meta {
+        /// Which frame.
+        seq: u64,
+        /// What the reader said.
+        source: serde_json::Error,
+    },
+    /// This process has no host.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+    /// The caller's interrupt ended a wait.
+    #[error("the wait was interrupted")]
+    Interrupted,
+    /// The link belongs to the process this one was forked from.
+    #[error(
+        "this process is a fork of the one the link belongs to: frames and links do not survive a fork; start helpers with the 'spawn' method, or fork before connecting"
+    )]
+    Forked,
+    /// The host demands more isolation than this system gives.
+    #[error("worker '{link}' would run at isolation level '{have}', '{need}' is required: {hint}")]
+    Isolation {
+        /// Which worker.
+        link: String,
+        /// What this system gives.
+        have: String,
+        /// What was asked for.
+        need: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The system refused something frameport needs.
+    #[error("{doing} failed: {source}{}", hint(source))]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::System { doing, source }
+    }
+
+    pub(crate) fn config(what: impl Into<String>) -> Self {
+        Self::Config { what: what.into() }
+    }
+}
+
+/// What to do about the errors people meet most.
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => "; is it on PATH, and its working directory right?",
+        std::io::ErrorKind::PermissionDenied => "; is it executable?",
+        _ if source.raw_os_error() == Some(EMFILE) => "; raise the limit of open files (ulimit -n)",
+        _ => "",
+    }
+}
+
+/// Too many open files in this process: the same number on Linux and macOS.
+const EMFILE: i32 = 24;
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let Some(last) = lines.get(lines.len().saturating_sub(8)..).filter(|last| !last.is_empty()) else {
+        return String::new();
+    };
+    format!("; its last words on stderr:\n    {}", last.join("\n    "))
+}
+
+/// A dead worker.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Which worker.
+    pub link: String,
+    /// Its process.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: Exit,
+    /// What the worker said of itself before it went: the exception's type and text.
+    pub message: Option<String>,
+    /// The end of what it wrote to stderr, 64 KiB at most; empty where stderr was inherited.
+    pub stderr_tail: String,
+    /// Whether it had connected.
+    pub connected: bool,
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { link, pid, exit, message, stderr_tail, connected } = self;
+        write!(f, "worker '{link}' (pid {pid}) ")?;
+        match message {
+            Some(message) => write!(f, "failed: {message} ({exit})")?,
+            None => write!(f, "{exit}")?,
+        }
+        if !connected {
+            f.write_str(
+                " before it connected: its code must call frameport.connect(), frameport.main() or Link::from_env()",
+            )?;
+        }
+        f.write_str(&tail(stderr_tail))
+    }
+}
+
+/// A pool without a free slot, and who has its slots.
+#[derive(Debug)]
+pub struct Exhausted {
+    /// Which link.
+    pub link: String,
+    /// Which channel.
+    pub channel: String,
+    /// How long a free slot was waited for.
+    pub waited: Duration,
+    /// Every slot that is taken.
+    pub holders: Vec<SlotHolder>,
+    /// What to do, where that can be told.
+    pub hint: Option<String>,
+}
+
+/// Who has a slot.
+#[derive(Clone, Debug)]
+pub struct SlotHolder {
+    /// Number in the pool.
+    pub slot: u32,
+    /// Who has it, as a phrase: "held by worker 'detector' (pid 812)".
+    pub who: String,
+    /// Sequence of the frame in it, if it was sent.
+    pub seq: Option<u64>,
+    /// For how long.
+    pub age: Duration,
+}
+
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { link, channel, waited, holders, hint } = self;
+        write!(f, "no free slot on channel '{channel}' of '{link}'")?;
+        if !waited.is_zero() {
+            write!(f, " for {:.3} s", waited.as_secs_f32())?;
+        }
+        for (index, SlotHolder { slot, who, seq, age }) in holders.iter().enumerate() {
+            write!(f, "{} slot {slot} {who} for {:.3} s", if index == 0 { ":" } else { ";" }, age.as_secs_f32())?;
+            if let Some(seq) = seq {
+                write!(f, ", frame {seq}")?;
+            }
+        }
+        if let Some(hint) = hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}

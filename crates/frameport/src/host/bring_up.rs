@@ -1,0 +1,245 @@
+//! From a builder to a worker at its first `recv`.
+//!
+//! Order: sizes against the memory limit, the input pool, the process, its hello, versions and sizes, the output pool,
+//! the welcome, its readiness. *Invariants*: an error at any point leaves nothing running and nothing allocated.
+//! *A hostile worker* can state any hello: versions, sizes and output spec are checked, the output within a limit.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use frameport_mem::park::{Ended, Until};
+use frameport_sys::process::{self, Spawn, Stderr};
+use frameport_sys::{isolation, limits, socket};
+use frameport_wire::PROTOCOL;
+use frameport_wire::control::{self, Channel, Direction, Hello, ToWorker, Welcome};
+use frameport_wire::layout::{SIZES, page_len, ring_capacity};
+use frameport_wire::spec::Spec;
+
+use super::builder::{Wanted, WorkerBuilder};
+use super::service::Service;
+use super::supervised::{Progress, Supervised};
+use super::worker::Worker;
+use crate::channel::state::LinkState;
+use crate::error::Error;
+use crate::link::{self, Control, Side, Terms};
+use crate::pool::{self, Handles, Pool};
+
+/// Bytes left alone beside the pools, for everything else the machine does.
+const RESERVE: u64 = 16 << 20;
+
+/// A pool made for a wanted channel.
+struct Made {
+    channel: Channel,
+    pool: Arc<Pool>,
+    handles: Handles,
+}
+
+pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worker, Error> {
+    let name = builder.display_name();
+    let specs: Vec<&Spec> = builder.channels.iter().map(|channel| &channel.spec).collect();
+    check_memory(&name, &specs, &builder)?;
+    let made = make_all(&builder)?;
+    let (worker, level) = start(&name, &builder)?;
+    match lead(&builder, &worker, made, until) {
+        Ok(()) => Ok(Worker::new(worker, level, builder.send_deadline, builder.grace)),
+        Err(error) => {
+            worker.kill();
+            let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
+            super::forward::flush();
+            Err(error)
+        }
+    }
+}
+
+fn check_memory(name: &str, specs: &[&Spec], builder: &WorkerBuilder) -> Result<(), Error> {
+    let mut need = 0_u64;
+    for spec in specs {
+        let decl = pool::declare(0, spec, builder.slots, builder.meta_capacity)?;
+        let pages = 2 * page_len(decl.slots, decl.meta);
+        need = need.saturating_add(decl.len as u64).saturating_add(pages as u64);
+    }
+    let left = limits::available_memory();
+    if need.saturating_add(RESERVE) > left.bytes {
+        return Err(Error::Memory { link: name.to_owned(), need, left: left.bytes, source_of: left.source });
+    }
+    Ok(())
+}
+
+fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
+    let travellers = |direction| match direction {
+        Direction::In => builder.slots,
+        // In-place replies travel beside the output pool's own slots.
+        Direction::Out => builder.slots * builder.channels.len() as u32,
+    };
+    let make = |(id, wanted): (u32, &Wanted)| {
+        make(id, &wanted.name, wanted.direction, &wanted.spec, travellers(wanted.direction), builder)
+    };
+    (0..).zip(&builder.channels).map(make).collect()
+}
+
+fn make(
+    id: u32,
+    name: &str,
+    direction: Direction,
+    spec: &Spec,
+    travellers: u32,
+    builder: &WorkerBuilder,
+) -> Result<Made, Error> {
+    let decl = pool::declare(id, spec, builder.slots, builder.meta_capacity)?;
+    let (pool, handles) = Pool::create(decl.clone(), spec)?;
+    let capacity = ring_capacity(travellers);
+    let channel = Channel { name: name.to_owned(), direction, capacity, spec: spec.clone(), pool: decl };
+    Ok(Made { channel, pool: Arc::new(pool), handles })
+}
+
+fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolation::Level), Error> {
+    let scope = if builder.isolate { isolation::best_scope() } else { None };
+    let level = isolation::level(scope.is_some());
+    if level < builder.required {
+        let hint =
+            "Linux 6.12 with Landlock gives the highest level, a non-dumpable host (prctl PR_SET_DUMPABLE) the next";
+        return Err(Error::Isolation {
+            link: name.to_owned(),
+            have: level.to_string(),
+            need: builder.required.to_string(),
+            hint,
+        });
+    }
+    let (control, link) = socket::pair().map_err(Error::system("making the control channel"))?;
+    let mut command = std::process::Command::new(builder.command.get_program());
+    command.args(builder.command.get_args());
+    for (key, value) in builder.command.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    if let Some(dir) = builder.command.get_current_dir() {
+        command.current_dir(dir);
+    }
+    let stderr = if builder.inherit_stderr { Stderr::Inherit } else { Stderr::Piped };
+    let program = builder.command.get_program().to_string_lossy().into_owned();
+    let state = LinkState::new(name)?;
+    let service = Service::get()?;
+    let child = process::spawn(Spawn { command, link, scope, stderr }).map_err(|source| Error::Spawn {
+        link: name.to_owned(),
+        program,
+        source,
+    })?;
+    let worker = Arc::new(Supervised::new(state, child, control, builder.on_stderr.clone()));
+    service.register(&worker)?;
+    tracing::debug!(link = name, pid = worker.pid, %level, "worker started");
+    Ok((worker, level))
+}
+
+/// Hello, welcome, ready.
+fn lead(builder: &WorkerBuilder, worker: &Arc<Supervised>, mut made: Vec<Made>, until: Until<'_>) -> Result<(), Error> {
+    let mut until = until.within(builder.ready_timeout);
+    let stages = [
+        "did not connect (frameport.connect(), frameport.main() or Link::from_env())",
+        "connected but did not come to its first recv",
+    ];
+    let [not_connected, not_ready] = stages;
+    let progress = await_stage(worker, &mut until, builder, not_connected, |progress| progress.hello.is_some())?;
+    let Some(hello) = progress.hello else { return Err(Error::Interrupted) };
+    if let Err(error) = check_hello(worker, &hello) {
+        // The reason in the worker's own words, should anybody look at its stderr.
+        let _ = send(worker, &ToWorker::Refuse { reason: error.to_string() }, &[]);
+        return Err(error);
+    }
+    if let Some(stated) = &hello.output
+        && let Err(error) = adopt_output(builder, worker, &mut made, stated)
+    {
+        let _ = send(worker, &ToWorker::Refuse { reason: error.to_string() }, &[]);
+        return Err(error);
+    }
+    welcome(builder, worker, &made)?;
+    await_stage(worker, &mut until, builder, not_ready, |progress| progress.ready)?;
+    Ok(())
+}
+
+fn await_stage(
+    worker: &Supervised,
+    until: &mut Until<'_>,
+    builder: &WorkerBuilder,
+    stage: &'static str,
+    reached: impl Fn(&Progress) -> bool,
+) -> Result<Progress, Error> {
+    match worker.wait(until, |progress| reached(progress) || progress.exit.is_some() || worker.state.end().is_some()) {
+        Ok(progress) if reached(&progress) && worker.state.end().is_none() => Ok(progress),
+        Ok(_) => Err(worker.end_error().unwrap_or(Error::Interrupted)),
+        Err(Ended::Interrupted) => Err(Error::Interrupted),
+        Err(Ended::TimedOut) => Err(Error::NotReady {
+            link: worker.state.name().to_owned(),
+            pid: worker.pid,
+            stage,
+            after: builder.ready_timeout,
+            stderr_tail: worker.stderr_tail(),
+        }),
+    }
+}
+
+fn check_hello(worker: &Supervised, hello: &Hello) -> Result<(), Error> {
+    let (link, library) = (worker.state.name().to_owned(), hello.library.clone());
+    let (oldest, newest) = hello.protocol;
+    if !(oldest..=newest).contains(&PROTOCOL) {
+        return Err(Error::Version { link, library, worker: hello.protocol, host: (PROTOCOL, PROTOCOL) });
+    }
+    if hello.layout != SIZES {
+        return Err(Error::LayoutMismatch { link, library, worker: hello.layout, host: SIZES });
+    }
+    Ok(())
+}
+
+/// Replaces the output pool by one of the spec the worker states.
+fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made], stated: &Spec) -> Result<(), Error> {
+    let Some(out) = made.iter_mut().find(|made| made.channel.direction == Direction::Out) else {
+        return Err(Error::config(format!(
+            "worker '{}' wants to send {stated}, but this host asked for no output",
+            worker.state.name()
+        )));
+    };
+    if out.channel.spec == *stated {
+        return Ok(());
+    }
+    let need = pool::declare(0, stated, builder.slots, builder.meta_capacity)?.len as u64;
+    if need > builder.output_limit {
+        return Err(Error::config(format!(
+            "worker '{}' wants to send {stated}: {need} bytes for {} slots are over the output limit of {}",
+            worker.state.name(),
+            builder.slots,
+            builder.output_limit
+        )));
+    }
+    check_memory(worker.state.name(), &[stated], builder)?;
+    let travellers = builder.slots * builder.channels.len() as u32;
+    *out = make(out.channel.pool.id, &out.channel.name, Direction::Out, stated, travellers, builder)?;
+    Ok(())
+}
+
+fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> Result<(), Error> {
+    let channels: Vec<Channel> = made.iter().map(|made| made.channel.clone()).collect();
+    let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
+    let (control, [host, theirs]) = Control::create(&channels)?;
+    let name = worker.state.name();
+    let peer = format!("worker '{name}' (pid {})", worker.pid);
+    let terms = Terms { side: Side::Host, channels: &channels, pools: &pools, wait: builder.wait, peer };
+    let _ = worker.ends.set(link::connect(&worker.state, &control, &terms)?);
+
+    let welcome =
+        Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };
+    let mut handles = vec![host.as_fd(), theirs.as_fd()];
+    for Made { handles: Handles { pixels, host_page, worker_page }, .. } in made {
+        handles.extend([pixels.as_fd(), host_page.as_fd(), worker_page.as_fd()]);
+    }
+    send(worker, &ToWorker::Welcome(welcome), &handles)
+}
+
+pub(super) fn send(worker: &Supervised, message: &ToWorker, handles: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
+    socket::send(worker.control.as_fd(), &bytes, handles).map_err(|source| {
+        // A worker that died meanwhile says more than a broken pipe.
+        worker.end_error().unwrap_or(Error::System { doing: "writing to the control channel", source })
+    })
+}

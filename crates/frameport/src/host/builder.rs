@@ -1,0 +1,269 @@
+//! What an application wants of a worker, checked before anything is started.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use frameport_mem::park::Until;
+use frameport_sys::isolation::Level;
+use frameport_wire::control::{Direction, WaitStrategy};
+use frameport_wire::layout::MAX_SLOTS;
+use frameport_wire::spec::Spec;
+
+use super::bring_up;
+use super::forward::LineSink;
+use super::worker::Worker;
+use crate::error::Error;
+
+/// What a channel does when the receiver is slower than the sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Every frame arrives: a loan waits for a slot, up to its deadline.
+    #[default]
+    Lossless,
+}
+
+/// One channel as it was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) direction: Direction,
+    pub(super) spec: Spec,
+}
+
+/// A worker to be: a command, its channels, its limits.
+pub struct WorkerBuilder {
+    pub(super) command: Command,
+    pub(super) name: Option<String>,
+    pub(super) channels: Vec<Wanted>,
+    pub(super) slots: u32,
+    pub(super) meta_capacity: u32,
+    pub(super) ready_timeout: Duration,
+    pub(super) send_deadline: Duration,
+    pub(super) grace: Duration,
+    pub(super) wait: WaitStrategy,
+    pub(super) output_limit: u64,
+    pub(super) isolate: bool,
+    pub(super) required: Level,
+    pub(super) inherit_stderr: bool,
+    pub(super) on_stderr: Option<Arc<LineSink>>,
+}
+
+impl std::fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("command", &self.command)
+            .field("channels", &self.channels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WorkerBuilder {
+    pub(super) fn new(program: &OsStr) -> Self {
+        Self {
+            command: Command::new(program),
+            name: None,
+            channels: Vec::new(),
+            slots: 4,
+            meta_capacity: 4096,
+            ready_timeout: Duration::from_secs(60),
+            send_deadline: Duration::from_secs(30),
+            grace: Duration::from_secs(2),
+            wait: WaitStrategy::default(),
+            output_limit: 1 << 30,
+            isolate: true,
+            required: Level::None,
+            inherit_stderr: false,
+            on_stderr: None,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable of the worker.
+    #[must_use]
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Starts the worker in this directory.
+    #[must_use]
+    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// The worker's name in messages; the program's file name unless set.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds the channel to the worker.
+    #[must_use]
+    pub fn input(self, name: &str, spec: impl Into<Spec>, delivery: Delivery) -> Self {
+        self.channel(name, Direction::In, spec.into(), delivery)
+    }
+
+    /// Adds the channel back from the worker. The worker may state another spec when it connects
+    /// ([`Worker::output_spec`] tells), within [`output_limit`](Self::output_limit).
+    #[must_use]
+    pub fn output(self, name: &str, spec: impl Into<Spec>, delivery: Delivery) -> Self {
+        self.channel(name, Direction::Out, spec.into(), delivery)
+    }
+
+    fn channel(mut self, name: &str, direction: Direction, spec: Spec, delivery: Delivery) -> Self {
+        // One delivery so far; the argument is there so that callers say what they rely on.
+        let Delivery::Lossless = delivery;
+        self.channels.push(Wanted { name: name.to_owned(), direction, spec });
+        self
+    }
+
+    /// Slots of each pool; 4 unless set.
+    #[must_use]
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Bytes of metadata a frame may carry; 4096 unless set.
+    #[must_use]
+    pub fn meta_capacity(mut self, bytes: u32) -> Self {
+        self.meta_capacity = bytes;
+        self
+    }
+
+    /// How long the worker may take to its first `recv`; 60 s unless set.
+    #[must_use]
+    pub fn ready_timeout(mut self, limit: Duration) -> Self {
+        self.ready_timeout = limit;
+        self
+    }
+
+    /// How long [`Worker::loan`] waits for a slot; 30 s unless set.
+    #[must_use]
+    pub fn send_deadline(mut self, limit: Duration) -> Self {
+        self.send_deadline = limit;
+        self
+    }
+
+    /// How long a stopped worker may take to leave by itself, and again after SIGTERM; 2 s unless set.
+    #[must_use]
+    pub fn grace(mut self, limit: Duration) -> Self {
+        self.grace = limit;
+        self
+    }
+
+    /// How both sides wait.
+    #[must_use]
+    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
+        self.wait = strategy;
+        self
+    }
+
+    /// Largest pool in bytes a worker gets that states its own output spec; 1 GiB unless set.
+    #[must_use]
+    pub fn output_limit(mut self, bytes: u64) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
+    /// Whether the worker starts in a Landlock domain that keeps it from other processes' memory and from signalling
+    /// them, where the kernel has that (Linux 6.12); true unless set.
+    #[must_use]
+    pub fn isolate(mut self, yes: bool) -> Self {
+        self.isolate = yes;
+        self
+    }
+
+    /// The least isolation that will do; starting is an error otherwise.
+    #[must_use]
+    pub fn require_isolation(mut self, level: Level) -> Self {
+        self.required = level;
+        self
+    }
+
+    /// Lets the worker write straight to this process's stderr; errors then lack its last words.
+    #[must_use]
+    pub fn inherit_stderr(mut self) -> Self {
+        self.inherit_stderr = true;
+        self
+    }
+
+    /// Gets what the worker writes to stdout and stderr, in chunks as they come, instead of this process's stderr.
+    #[must_use]
+    pub fn on_stderr(mut self, sink: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.on_stderr = Some(Arc::new(sink));
+        self
+    }
+
+    /// Starts the worker and waits until it is ready for its first frame.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Config`] and [`Error::Spec`] before anything is started; then [`Error::Spawn`],
+    /// [`Error::WorkerDied`], [`Error::NotReady`], [`Error::Version`], with nothing left running.
+    pub fn spawn(self) -> Result<Worker, Error> {
+        self.spawn_until(Until::forever())
+    }
+
+    /// [`spawn`](Self::spawn) that also gives up when `until` does.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn), and [`Error::Interrupted`].
+    pub fn spawn_until(self, until: Until<'_>) -> Result<Worker, Error> {
+        self.check()?;
+        bring_up::bring_up(self, until)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !(1..=MAX_SLOTS).contains(&self.slots) {
+            return Err(Error::config(format!("{} slots per pool: 1 to {MAX_SLOTS} are possible", self.slots)));
+        }
+        if self.meta_capacity > 1 << 20 {
+            return Err(Error::config(format!(
+                "{} bytes of metadata per frame: at most 1 MiB is possible",
+                self.meta_capacity
+            )));
+        }
+        for direction in [Direction::In, Direction::Out] {
+            if self.channels.iter().filter(|channel| channel.direction == direction).count() > 1 {
+                return Err(Error::config("a link has one channel in each direction"));
+            }
+        }
+        if let [first, second] = self.channels.as_slice()
+            && first.name == second.name
+        {
+            return Err(Error::config(format!("two channels are named '{}'", first.name)));
+        }
+        if self.channels.is_empty() {
+            return Err(Error::config("a worker needs a channel: call input(), output() or both"));
+        }
+        Ok(())
+    }
+
+    /// The name the worker goes by.
+    pub(super) fn display_name(&self) -> String {
+        let of_program = || {
+            let program: OsString = self.command.get_program().to_owned();
+            Path::new(&program).file_name().map_or_else(|| "worker".into(), |name| name.to_string_lossy().into_owned())
+        };
+        self.name.clone().unwrap_or_else(of_program)
+    }
+}

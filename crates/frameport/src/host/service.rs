@@ -1,0 +1,112 @@
+//! The one thread that serves all of a host's workers.
+//!
+//! *Who calls it*: bring-up registers a worker; the thread sleeps until one of them says, writes or dies. *Invariants*:
+//! nothing here waits for a worker; a forked child of the host starts its own service. *A hostile worker* gets a
+//! bounded share of each turn.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use frameport_sys::memory::ForkStamp;
+use frameport_sys::poll::Poller;
+
+use super::supervised::Supervised;
+use crate::error::Error;
+
+const CONTROL: u64 = 0;
+const STDERR: u64 = 1;
+const DEATH: u64 = 2;
+/// Tokens of one worker: its number times this, plus one of the above.
+const KINDS: u64 = 4;
+
+#[derive(Debug)]
+pub(super) struct Service {
+    poller: Poller,
+    workers: Mutex<Workers>,
+    fork: ForkStamp,
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    next: u64,
+    known: HashMap<u64, Arc<Supervised>>,
+}
+
+impl Service {
+    /// This process's service, started when first needed.
+    pub(super) fn get() -> Result<Arc<Self>, Error> {
+        static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
+        let mut service = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = service.as_ref().filter(|service| !service.fork.forked()) {
+            return Ok(Arc::clone(service));
+        }
+        let system = Error::system("starting the service thread");
+        let new = Arc::new(Self {
+            poller: Poller::new().map_err(&system)?,
+            workers: Mutex::default(),
+            fork: ForkStamp::new().map_err(&system)?,
+        });
+        let on_thread = Arc::clone(&new);
+        let thread = std::thread::Builder::new().name("frameport".into());
+        thread.spawn(move || on_thread.run()).map_err(&system)?;
+        // What a fork left behind may be locked for ever: it is not dropped.
+        std::mem::forget(service.replace(Arc::clone(&new)));
+        Ok(new)
+    }
+
+    /// Serves `worker` from now on, until it is dead.
+    pub(super) fn register(&self, worker: &Arc<Supervised>) -> Result<(), Error> {
+        let system = Error::system("watching a worker");
+        let number = {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.next += 1;
+            let number = workers.next;
+            workers.known.insert(number, Arc::clone(worker));
+            number
+        };
+        let token = number * KINDS;
+        self.poller.add(&worker.control, token + CONTROL).map_err(&system)?;
+        if let Some(stderr) = &worker.stderr {
+            self.poller.add(stderr, token + STDERR).map_err(&system)?;
+        }
+        let child = worker.child.lock().unwrap_or_else(PoisonError::into_inner);
+        self.poller.add(child.pidfd(), token + DEATH).map_err(&system)
+    }
+
+    fn run(&self) {
+        loop {
+            let tokens = match self.poller.wait() {
+                Ok(tokens) => tokens,
+                Err(error) => {
+                    tracing::error!("the service thread cannot wait: {error}");
+                    return;
+                }
+            };
+            for token in tokens {
+                let known = |workers: &Workers| workers.known.get(&(token / KINDS)).map(Arc::clone);
+                let worker = known(&self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+                // Dead since this turn's events were collected.
+                let Some(worker) = worker else { continue };
+                match token % KINDS {
+                    CONTROL if !worker.on_control() => self.poller.remove(&worker.control),
+                    STDERR if !worker.on_stderr() => {
+                        worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr.as_fd()));
+                    }
+                    DEATH => self.bury(token / KINDS, &worker),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn bury(&self, number: u64, worker: &Supervised) {
+        self.poller.remove(&worker.control);
+        if let Some(stderr) = &worker.stderr {
+            self.poller.remove(stderr.as_fd());
+        }
+        self.poller.remove(worker.child.lock().unwrap_or_else(PoisonError::into_inner).pidfd());
+        worker.on_death();
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).known.remove(&number);
+    }
+}

@@ -1,0 +1,243 @@
+//! A worker as the service thread sees it: messages, stderr, death.
+//!
+//! *Invariants*: progress only moves forward; the pidfd decides about death, an end of file says nothing; at death the
+//! whole process group is killed, everything still readable is read, the process is reaped, the ledger reclaimed, and
+//! then whoever waits is woken. *A hostile worker* can send nonsense on the control channel (a violation, it is
+//! killed), flood stderr (the tail keeps 64 KiB) or close everything (it is still there until the pidfd says so).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use frameport_mem::park::{Ended, Until};
+use frameport_sys::process::{Child, Exit, Signal};
+use frameport_sys::{poll, socket};
+use frameport_wire::control::{Decoder, Hello, ToHost};
+
+use super::forward::{self, LineSink};
+use crate::channel::state::{End, LinkState};
+use crate::error::{Death, Error};
+use crate::link::Ends;
+
+/// Bytes of stderr kept for the error.
+const TAIL: usize = 64 * 1024;
+
+/// How far a worker has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) hello: Option<Hello>,
+    pub(super) ready: bool,
+    pub(super) bye: bool,
+    pub(super) failed: Option<String>,
+    pub(super) exit: Option<Exit>,
+}
+
+/// See the module.
+pub(super) struct Supervised {
+    pub(super) state: Arc<LinkState>,
+    pub(super) pid: u32,
+    pub(super) control: OwnedFd,
+    pub(super) stderr: Option<OwnedFd>,
+    pub(super) child: Mutex<Child>,
+    pub(super) ends: OnceLock<Ends>,
+    on_stderr: Option<Arc<LineSink>>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    decoder: Mutex<Decoder>,
+    tail: Mutex<VecDeque<u8>>,
+}
+
+impl std::fmt::Debug for Supervised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervised").field("pid", &self.pid).field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Supervised {
+    pub(super) fn new(
+        state: Arc<LinkState>,
+        mut child: Child,
+        control: OwnedFd,
+        on_stderr: Option<Arc<LineSink>>,
+    ) -> Self {
+        Self {
+            state,
+            pid: child.pid(),
+            control,
+            stderr: child.take_stderr(),
+            child: Mutex::new(child),
+            ends: OnceLock::new(),
+            on_stderr,
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+            decoder: Mutex::default(),
+            tail: Mutex::default(),
+        }
+    }
+
+    /// Waits until `reached` says yes of the progress.
+    pub(super) fn wait(&self, until: &mut Until<'_>, reached: impl Fn(&Progress) -> bool) -> Result<Progress, Ended> {
+        let mut progress = lock(&self.progress);
+        while !reached(&progress) {
+            drop(progress);
+            // The interrupt may be slow, or need the progress itself.
+            let limit = until.step()?;
+            progress = lock(&self.progress);
+            if !reached(&progress) {
+                progress = self.changed.wait_timeout(progress, limit).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        Ok(progress.clone())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        lock(&self.progress).clone()
+    }
+
+    fn advance(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut lock(&self.progress));
+        self.changed.notify_all();
+    }
+
+    /// Reads what the worker has sent. False at the end of the stream or after nonsense: do not watch it any longer.
+    pub(super) fn on_control(&self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match socket::recv(self.control.as_fd(), &mut bytes, false) {
+                Ok(0) => return false,
+                Ok(read) => lock(&self.decoder).push(bytes.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+            loop {
+                let decoded = lock(&self.decoder).decode::<ToHost>();
+                match decoded {
+                    Ok(Some(message)) => self.on_message(message),
+                    Ok(None) => break,
+                    Err(error) => {
+                        let _ = self.state.violation(&error);
+                        self.kill();
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_message(&self, message: ToHost) {
+        tracing::debug!(link = self.state.name(), pid = self.pid, ?message, "from worker");
+        match message {
+            ToHost::Hello(hello) => self.advance(|progress| progress.hello = Some(hello)),
+            ToHost::Ready => self.advance(|progress| progress.ready = true),
+            ToHost::Failed { message } => self.advance(|progress| progress.failed = Some(message)),
+            ToHost::Bye => self.advance(|progress| progress.bye = true),
+            ToHost::Unknown => {}
+        }
+    }
+
+    /// Reads what the worker has written. False at the end of the stream.
+    pub(super) fn on_stderr(&self) -> bool {
+        let Some(stderr) = &self.stderr else { return false };
+        let mut bytes = [0; 8192];
+        // A turn's worth, so that a flood starves nobody.
+        for _ in 0..8 {
+            match poll::read(stderr, &mut bytes) {
+                Ok(0) => return false,
+                Ok(read) => self.keep(bytes.get(..read).unwrap_or_default()),
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+
+    fn keep(&self, bytes: &[u8]) {
+        let mut tail = lock(&self.tail);
+        tail.extend(bytes);
+        let over = tail.len().saturating_sub(TAIL);
+        tail.drain(..over);
+        drop(tail);
+        if !forward::forward(self.on_stderr.as_ref(), bytes) {
+            tracing::warn!(
+                link = self.state.name(),
+                bytes = bytes.len(),
+                "stderr of the worker came too fast and was dropped"
+            );
+        }
+    }
+
+    /// The end of the worker's stderr as text.
+    pub(super) fn stderr_tail(&self) -> String {
+        let tail: Vec<u8> = lock(&self.tail).iter().copied().collect();
+        String::from_utf8_lossy(&tail).into_owned()
+    }
+
+    /// Kills the worker and all it started, if it still lives.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = lock(&self.child).signal_group(signal);
+    }
+
+    /// The pidfd says that the worker is dead.
+    pub(super) fn on_death(&self) {
+        let exit = {
+            let mut child = lock(&self.child);
+            // The leader is dead but not reaped: its group cannot be somebody else's yet.
+            let _ = child.signal_group(Signal::KILL);
+            child.reap().unwrap_or(Exit::Unknown)
+        };
+        // Nothing more will be written: what is there is all there will be.
+        self.on_control();
+        while self.stderr.is_some() && self.on_stderr() {
+            if !self.has_more() {
+                break;
+            }
+        }
+        if let Some(ends) = self.ends.get()
+            && let Some(send) = &ends.send
+        {
+            send.reclaim();
+        }
+        let Progress { hello, bye, failed, .. } = self.progress();
+        let left = bye && failed.is_none() && exit == Exit::Code(0);
+        let death = Death {
+            link: self.state.name().to_owned(),
+            pid: self.pid,
+            exit,
+            message: failed,
+            stderr_tail: self.stderr_tail(),
+            connected: hello.is_some(),
+        };
+        tracing::debug!(link = self.state.name(), pid = self.pid, %exit, "worker ended");
+        self.state.finish(if left { End::PeerClosed } else { End::Died(Arc::new(death)) });
+        self.advance(|progress| progress.exit = Some(exit));
+    }
+
+    fn has_more(&self) -> bool {
+        let Some(stderr) = &self.stderr else { return false };
+        let mut bytes = [0; 8192];
+        match poll::read(stderr, &mut bytes) {
+            Ok(read) if read > 0 => {
+                self.keep(bytes.get(..read).unwrap_or_default());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether nothing of the worker's process group is left.
+    pub(super) fn is_gone(&self) -> bool {
+        lock(&self.child).group_is_empty()
+    }
+
+    /// The link's end as an error, for a worker that never became ready.
+    pub(super) fn end_error(&self) -> Option<Error> {
+        self.state.check().err()
+    }
+}

@@ -1,0 +1,112 @@
+//! A pool: the memory of one channel's frames.
+//!
+//! *Who calls it*: bring-up on both sides makes one; frames and channel ends read it. *Invariants*: complete, allocated
+//! and sealed by the host before the worker starts to use it; slot numbers are checked against it before they become
+//! an address. *A hostile peer* can write pixels at any time; it has no say in any size.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use frameport_mem::page::{OwnPage, PeerPage};
+use frameport_mem::pixels::Bytes;
+use frameport_sys::memory::{Map, Region, Writers, page_size};
+use frameport_wire::control;
+use frameport_wire::layout::page_len;
+use frameport_wire::spec::{ImageView, Layout, Spec};
+
+use crate::error::Error;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) decl: control::Pool,
+    pub(crate) spec: Spec,
+    pub(crate) layout: Layout,
+    pub(crate) view: Option<ImageView>,
+    pub(crate) own: OwnPage,
+    pub(crate) peer: PeerPage,
+    pixels: Arc<Map>,
+}
+
+/// The handles a worker needs for a pool, in the order of the welcome.
+#[derive(Debug)]
+pub(crate) struct Handles {
+    pub(crate) pixels: Region,
+    pub(crate) host_page: Region,
+    pub(crate) worker_page: Region,
+}
+
+/// The sizes of a pool for `slots` frames of `spec`.
+///
+/// # Errors
+/// A spec without a layout, or sizes beyond the address space.
+pub(crate) fn declare(id: u32, spec: &Spec, slots: u32, meta: u32) -> Result<control::Pool, Error> {
+    let size = spec.payload_capacity()?;
+    let stride = size.max(1).checked_next_multiple_of(page_size());
+    let len = stride.and_then(|stride| stride.checked_mul(slots as usize));
+    match (stride, len) {
+        (Some(stride), Some(len)) => Ok(control::Pool { id, slots, stride, len, meta }),
+        _ => Err(Error::TooLarge { what: format!("{slots} slots of {spec}") }),
+    }
+}
+
+impl Pool {
+    /// Makes the pool's memory.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub(crate) fn create(decl: control::Pool, spec: &Spec) -> Result<(Self, Handles), Error> {
+        let system = Error::system("making a pool");
+        let page = page_len(decl.slots, decl.meta);
+        let (pixels, pixels_map) = Region::create("frameport-pool", decl.len, Writers::All).map_err(&system)?;
+        let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
+        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
+        let pool = Self::new(decl, spec, pixels_map, &Arc::new(own_map), &Arc::new(peer_map))?;
+        Ok((pool, Handles { pixels, host_page, worker_page }))
+    }
+
+    /// Joins a pool from its three handles.
+    ///
+    /// # Errors
+    /// Handles that are not what was announced.
+    pub(crate) fn join(decl: control::Pool, spec: &Spec, handles: [OwnedFd; 3]) -> Result<Self, Error> {
+        let system = Error::system("joining a pool");
+        let [pixels, host_page, worker_page] = handles;
+        let page = page_len(decl.slots, decl.meta);
+        let map = |fd, len, writers, writable| Region::adopt(fd, len, writers)?.map(writable);
+        let pixels = map(pixels, decl.len, Writers::All, true).map_err(&system)?;
+        let peer = map(host_page, page, Writers::Creator, false).map_err(&system)?;
+        let own = map(worker_page, page, Writers::All, true).map_err(&system)?;
+        Self::new(decl, spec, pixels, &Arc::new(own), &Arc::new(peer))
+    }
+
+    fn new(decl: control::Pool, spec: &Spec, pixels: Map, own: &Arc<Map>, peer: &Arc<Map>) -> Result<Self, Error> {
+        let layout = spec.layout()?;
+        let fits = decl.slots > 0
+            && layout.size <= decl.stride
+            && decl.stride.checked_mul(decl.slots as usize).is_some_and(|len| len <= pixels.len());
+        let own = OwnPage::new(own, decl.slots, decl.meta);
+        let peer = PeerPage::new(peer, decl.slots, decl.meta);
+        match (own, peer) {
+            (Some(own), Some(peer)) if fits => {
+                let view = layout.image_view();
+                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels: Arc::new(pixels) })
+            }
+            _ => Err(Error::Protocol { what: format!("the pool announced for {spec} does not hold it") }),
+        }
+    }
+
+    /// The payload bytes of a slot, `len` of them; `None` out of range.
+    pub(crate) fn bytes(&self, slot: u32, len: usize) -> Option<Bytes<'_>> {
+        let inside = slot < self.decl.slots && len <= self.layout.size;
+        inside.then(|| Bytes::new(&self.pixels, (slot as usize).checked_mul(self.decl.stride)?, len)).flatten()
+    }
+
+    /// Whether a payload of `len` bytes is one of this pool's spec.
+    pub(crate) fn accepts(&self, len: u64) -> bool {
+        match self.spec {
+            Spec::Bytes(_) => usize::try_from(len).is_ok_and(|len| len <= self.layout.size),
+            _ => usize::try_from(len) == Ok(self.layout.size),
+        }
+    }
+}

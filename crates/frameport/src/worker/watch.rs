@@ -1,0 +1,45 @@
+//! The thread that notices when the host closes the link or dies.
+//!
+//! *Invariants*: it ends every wait of the worker at once; a worker that does not leave by itself within half a second
+//! of its host's death is ended with its whole process group, so that no worker outlives its host by a second, whatever
+//! its code is doing. *The host* is trusted.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use frameport_sys::{process, socket};
+use frameport_wire::control::{Decoder, ToWorker};
+
+use crate::channel::state::{End, LinkState};
+use crate::error::Error;
+
+/// How long a worker whose host is dead may take to leave.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Starts the thread.
+pub(super) fn start(state: &Arc<LinkState>, control: &Arc<OwnedFd>, decoder: Decoder, group: u32) -> Result<(), Error> {
+    let system = Error::system("starting the watcher thread");
+    socket::limit_reads(control.as_fd(), Duration::ZERO).map_err(&system)?;
+    let (state, control) = (Arc::clone(state), Arc::clone(control));
+    let thread = std::thread::Builder::new().name("frameport".into());
+    thread.spawn(move || watch(&state, &control, decoder, group)).map(|_| ()).map_err(&system)
+}
+
+fn watch(state: &LinkState, control: &OwnedFd, mut decoder: Decoder, group: u32) {
+    let mut bytes = [0; 4096];
+    loop {
+        while let Ok(Some(message)) = decoder.decode::<ToWorker>() {
+            if message == ToWorker::Close {
+                state.finish(End::PeerClosed);
+            }
+        }
+        match socket::recv(control.as_fd(), &mut bytes, true) {
+            Ok(read) if read > 0 => decoder.push(bytes.get(..read).unwrap_or_default()),
+            _ => break,
+        }
+    }
+    state.finish(End::HostGone);
+    std::thread::sleep(GRACE);
+    process::end_own_group(group);
+}

@@ -1,0 +1,384 @@
+//! Waiting without burning a core, waking without a system call.
+//!
+//! *Who calls it*: both sides of a link, from any number of threads. *Invariants*: nothing published is ever slept
+//! over, and nobody awake is ever rung.
+//!
+//! **Why no wake-up is lost.** A waker publishes its word (a frame, a release), passes a `SeqCst` fence, then loads the
+//! peer's `parked`. A sleeper stores `parked`, passes a `SeqCst` fence, then looks for published words again and sleeps
+//! on the value the bell had *before* that look. The two fences are totally ordered. If the waker's comes first, the
+//! sleeper's second look sees the word and it does not sleep. If the sleeper's comes first, the waker sees `parked`,
+//! changes the bell and wakes: the sleeper either sleeps already and is woken, or finds the bell changed and does not.
+//! Several threads of one side share `parked`: a private count for each bit keeps it set until the last has left.
+//!
+//! **Death.** Nobody wakes a futex sleeper when its peer dies, so a sleeper watches two words at once: the peer's bell
+//! and a private one that [`Bells::interrupt_all`] changes. *A hostile peer* can ring at will (each ring costs this
+//! side one look) or never ring (the sleeper wakes at its time-out, at a close, or at the peer's death).
+
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use frameport_sys::futex;
+use frameport_sys::memory::Map;
+use frameport_wire::control::WaitStrategy;
+use frameport_wire::layout::{BELL, LINE, PARKED};
+
+use crate::words::{OwnWords, PeerWords};
+
+/// Longest a wait spins before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// A spin as long as this is kept even when it has not paid off lately, to notice when it would.
+const SPIN_LEAST: Duration = Duration::from_micros(2);
+/// Longest single sleep: a second line behind the bell and the private word.
+const SLEEP: Duration = Duration::from_secs(1);
+
+/// What a wait's look found.
+#[derive(Debug)]
+pub enum Look<T> {
+    /// What was waited for.
+    Found(T),
+    /// Not yet.
+    Nothing,
+}
+
+/// How a wait ended without what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The deadline passed.
+    TimedOut,
+    /// The caller's interrupt said so.
+    Interrupted,
+}
+
+/// When a wait gives up.
+#[derive(Default)]
+pub struct Until<'a> {
+    deadline: Option<Instant>,
+    interrupt: Option<(Duration, &'a mut dyn FnMut() -> bool)>,
+}
+
+impl std::fmt::Debug for Until<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Until").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Until<'a> {
+    /// Never gives up.
+    #[must_use]
+    pub fn forever() -> Self {
+        Self::default()
+    }
+
+    /// Gives up after `time`.
+    #[must_use]
+    pub fn after(time: Duration) -> Self {
+        Self { deadline: Instant::now().checked_add(time), interrupt: None }
+    }
+
+    /// Asks `interrupt` every `tick` and after each signal, and gives up when it says true.
+    #[must_use]
+    pub fn or_when(mut self, tick: Duration, interrupt: &'a mut dyn FnMut() -> bool) -> Self {
+        self.interrupt = Some((tick, interrupt));
+        self
+    }
+
+    /// Gives up after `time` at the latest.
+    #[must_use]
+    pub fn within(mut self, time: Duration) -> Self {
+        let limit = Instant::now().checked_add(time);
+        self.deadline = match (self.deadline, limit) {
+            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+            (deadline, limit) => deadline.or(limit),
+        };
+        self
+    }
+
+    /// The moment it gives up, if there is one.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How long a sleep may last from now on, or how the wait has ended.
+    ///
+    /// # Errors
+    /// The deadline has passed or the interrupt says true.
+    pub fn step(&mut self) -> Result<Duration, Ended> {
+        let mut limit = SLEEP;
+        if let Some(deadline) = self.deadline {
+            limit = limit.min(deadline.saturating_duration_since(Instant::now()));
+            if limit.is_zero() {
+                return Err(Ended::TimedOut);
+            }
+        }
+        if let Some((tick, interrupt)) = &mut self.interrupt {
+            if interrupt() {
+                return Err(Ended::Interrupted);
+            }
+            limit = limit.min(*tick);
+        }
+        Ok(limit)
+    }
+}
+
+/// Both sides' bells and `parked` words, as one side sees them.
+#[derive(Debug)]
+pub struct Bells {
+    own_bell: OwnWords,
+    own_parked: OwnWords,
+    peer_bell: PeerWords,
+    peer_parked: PeerWords,
+    /// Changed when every wait of this side must look again for reasons of this side's own.
+    private: AtomicU32,
+    parked: Mutex<Parked>,
+    strategy: WaitStrategy,
+    /// How long the next wait spins, in ns: learnt from how the last ones went.
+    spin_ns: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Parked {
+    threads: [u32; 64],
+}
+
+impl Bells {
+    /// The bells in two control regions; `None` when a region is too small or this side's own is not writable.
+    #[must_use]
+    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy) -> Option<Self> {
+        Some(Self {
+            own_bell: OwnWords::new(own, BELL, LINE / 8)?,
+            own_parked: OwnWords::new(own, PARKED, LINE / 8)?,
+            peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
+            peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
+            private: AtomicU32::new(0),
+            parked: Mutex::new(Parked { threads: [0; 64] }),
+            strategy,
+            spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
+        })
+    }
+
+    /// Wakes the peer if it sleeps for `bit`. Call after publishing.
+    #[inline]
+    pub fn ring(&self, bit: u64) {
+        // The waker's fence of the module's proof.
+        fence(Ordering::SeqCst);
+        if self.peer_parked.load(0) & bit != 0 {
+            self.own_bell.bell().fetch_add(1, Ordering::Release);
+            futex::wake_all(self.own_bell.bell());
+        }
+    }
+
+    /// Wakes this side's own threads that sleep for `bit`, after one of them changed what they wait for.
+    pub fn nudge(&self, bit: u64) {
+        // The waker's fence again: this side is its own peer here.
+        fence(Ordering::SeqCst);
+        if self.own_parked.load(0) & bit != 0 {
+            self.interrupt_all();
+        }
+    }
+
+    /// Makes every wait of this side look again.
+    pub fn interrupt_all(&self) {
+        self.private.fetch_add(1, Ordering::SeqCst);
+        futex::wake_all(&self.private);
+    }
+
+    /// Looks until something is found, an error comes up or `until` gives up: spins as the strategy says, then sleeps
+    /// with `bit` set.
+    ///
+    /// # Errors
+    /// What `look` answers, or how the wait ended.
+    pub fn wait<T, E>(
+        &self,
+        bit: u64,
+        until: &mut Until<'_>,
+        mut look: impl FnMut() -> Result<Look<T>, E>,
+    ) -> Result<Result<T, Ended>, E> {
+        if let Look::Found(found) = look()? {
+            return Ok(Ok(found));
+        }
+        if let Some(found) = self.spin(until, &mut look)? {
+            return Ok(found);
+        }
+        let started = Instant::now();
+        let found = self.sleep(bit, until, &mut look)?;
+        self.learn(started.elapsed());
+        Ok(found)
+    }
+
+    fn spin<T, E>(
+        &self,
+        until: &mut Until<'_>,
+        look: &mut impl FnMut() -> Result<Look<T>, E>,
+    ) -> Result<Option<Result<T, Ended>>, E> {
+        let budget = match self.strategy {
+            WaitStrategy::Park => return Ok(None),
+            WaitStrategy::Adaptive => Duration::from_nanos(self.spin_ns.load(Ordering::Relaxed).into()),
+            WaitStrategy::Spin => Duration::MAX,
+        };
+        let started = Instant::now();
+        for turn in 1_u32.. {
+            if self.strategy == WaitStrategy::Spin {
+                std::hint::spin_loop();
+            } else {
+                // Also lets the peer run when both share a core.
+                std::thread::yield_now();
+            }
+            if let Look::Found(found) = look()? {
+                return Ok(Some(Ok(found)));
+            }
+            if self.strategy == WaitStrategy::Adaptive && started.elapsed() >= budget {
+                break;
+            }
+            if turn.is_multiple_of(4096)
+                && let Err(ended) = until.step()
+            {
+                return Ok(Some(Err(ended)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn sleep<T, E>(
+        &self,
+        bit: u64,
+        until: &mut Until<'_>,
+        look: &mut impl FnMut() -> Result<Look<T>, E>,
+    ) -> Result<Result<T, Ended>, E> {
+        let _parked = self.park(bit);
+        loop {
+            let private = self.private.load(Ordering::SeqCst);
+            let bell = self.peer_bell.bell().load(Ordering::Relaxed);
+            // The sleeper's fence of the module's proof: after `parked`, before the look.
+            fence(Ordering::SeqCst);
+            if let Look::Found(found) = look()? {
+                return Ok(Ok(found));
+            }
+            match until.step() {
+                Ok(limit) => futex::wait_either((self.peer_bell.bell(), bell), (&self.private, private), limit),
+                Err(ended) => return Ok(Err(ended)),
+            }
+        }
+    }
+
+    /// A sleep shorter than a spin may be is one the spin should have covered; a long one makes the next spin shorter.
+    fn learn(&self, slept: Duration) {
+        let now = self.spin_ns.load(Ordering::Relaxed);
+        let next = if slept <= SPIN * 2 { SPIN.as_nanos() as u32 } else { (now / 2).max(SPIN_LEAST.as_nanos() as u32) };
+        self.spin_ns.store(next, Ordering::Relaxed);
+    }
+
+    fn park(&self, bit: u64) -> Parking<'_> {
+        self.change_parked(bit, 1);
+        Parking { bells: self, bit }
+    }
+
+    fn change_parked(&self, bit: u64, by: i32) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mask = 0;
+        for (index, threads) in parked.threads.iter_mut().enumerate() {
+            if bit & (1 << index) != 0 {
+                *threads = threads.saturating_add_signed(by);
+            }
+            mask |= u64::from(*threads > 0) << index;
+        }
+        self.own_parked.store(0, mask, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a bit of `parked` set.
+struct Parking<'a> {
+    bells: &'a Bells,
+    bit: u64,
+}
+
+impl Drop for Parking<'_> {
+    fn drop(&mut self) {
+        self.bells.change_parked(self.bit, -1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use frameport_sys::memory::{Region, Writers};
+    use frameport_wire::layout::BLOCKS;
+    use std::sync::atomic::AtomicU64;
+
+    fn sides(strategy: WaitStrategy) -> [Bells; 2] {
+        let (left, left_map) = Region::create("left", BLOCKS, Writers::Creator).unwrap();
+        let (right, right_map) = Region::create("right", BLOCKS, Writers::Creator).unwrap();
+        let peer = |region: &Region| Arc::new(region.map(false).unwrap());
+        [
+            Bells::new(&Arc::new(left_map), &peer(&right), strategy).unwrap(),
+            Bells::new(&Arc::new(right_map), &peer(&left), strategy).unwrap(),
+        ]
+    }
+
+    /// Each thread waits for the other's count to follow its own: a lost wake-up costs a whole `SLEEP`.
+    fn ping_pong(strategy: WaitStrategy, turns: u64) {
+        let [left, right] = sides(strategy);
+        let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+        let follow = |bells: &Bells, own: usize, lag: u64| {
+            for turn in 1..=turns {
+                let reached = || {
+                    let now = counts[1 - own].load(Ordering::Acquire) + lag;
+                    Ok::<_, ()>(if now >= turn { Look::Found(()) } else { Look::Nothing })
+                };
+                bells.wait(1, &mut Until::after(Duration::from_secs(60)), reached).unwrap().unwrap();
+                counts[own].store(turn, Ordering::Release);
+                bells.ring(1);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| follow(&right, 1, 0));
+            follow(&left, 0, 1);
+        });
+    }
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        ping_pong(WaitStrategy::Park, 2_000);
+        ping_pong(WaitStrategy::Adaptive, 20_000);
+        ping_pong(WaitStrategy::Spin, 200);
+    }
+
+    #[test]
+    fn waits_end_at_their_deadline_or_interrupt() {
+        for strategy in [WaitStrategy::Park, WaitStrategy::Adaptive, WaitStrategy::Spin] {
+            let [left, _right] = sides(strategy);
+            let never = || Ok::<Look<()>, ()>(Look::Nothing);
+            let wait = |until: &mut Until<'_>| left.wait(1, until, never).unwrap().unwrap_err();
+            assert_eq!(wait(&mut Until::after(Duration::from_millis(5))), Ended::TimedOut);
+            let mut asked = 0;
+            let mut third = || {
+                asked += 1;
+                asked == 3
+            };
+            assert_eq!(wait(&mut Until::forever().or_when(Duration::from_millis(1), &mut third)), Ended::Interrupted);
+            assert_eq!(left.own_parked.load(0), 0, "nobody is left parked");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_makes_every_sleeper_look_again() {
+        let [left, _right] = sides(WaitStrategy::Park);
+        let closed = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for bit in [1, 2, 2] {
+                let (left, closed) = (&left, &closed);
+                scope.spawn(move || {
+                    let look =
+                        || if closed.load(Ordering::Acquire) == 1 { Err("closed") } else { Ok(Look::<()>::Nothing) };
+                    assert_eq!(left.wait(bit, &mut Until::after(Duration::from_secs(60)), look), Err("closed"));
+                });
+            }
+            while left.own_parked.load(0) != 3 {
+                std::thread::yield_now();
+            }
+            closed.store(1, Ordering::Release);
+            left.interrupt_all();
+        });
+    }
+}
