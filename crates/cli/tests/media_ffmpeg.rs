@@ -199,7 +199,7 @@ fn untagged_colours_stay_untagged_and_the_same() {
 fn every_format_goes_through() {
     let folder = folder("formats");
     let even = clip(&folder.join("even.mp4"), "64x48", "-c:v libx264");
-    let odd = clip(&folder.join("odd.mkv"), "65x49", "-c:v ffv1 -pix_fmt yuv444p");
+    let odd = clip(&folder.join("odd.mkv"), "65x49", "-c:v ffv1 -pix_fmt yuv420p");
     for (input, format) in PixelFormat::ALL.into_iter().flat_map(|format| [(&even, format), (&odd, format)]) {
         let output = folder.join("out.mp4");
         if format == PixelFormat::Rgbaf16le {
@@ -332,4 +332,33 @@ fn stopper_ends_a_blocked_decoder() {
         }
     }
     stopping.join().unwrap();
+}
+
+#[test]
+fn finer_colour_is_kept_or_said() {
+    let folder = folder("chroma");
+    let input = clip(&folder.join("in.mkv"), "64x48", "-c:v ffv1 -pix_fmt yuv444p10le");
+
+    let copied = copy(&input, &folder.join("out.mp4"), None).unwrap();
+
+    assert!(describe(&folder.join("out.mp4")).contains("yuv444p("));
+    assert!(copied.notes.iter().any(|note| note.contains("keeps 8 bits")), "{:?}", copied.notes);
+    let copied = copy(&input, &folder.join("out.webm"), None).unwrap();
+    assert!(copied.notes.iter().any(|note| note.contains("half the resolution")), "{:?}", copied.notes);
+}
+
+#[test]
+fn missing_ffmpeg_names_the_remedy() {
+    // Where ffmpeg is looked for is fixed once per process, so this runs in one of its own.
+    if std::env::var_os("WITHOUT_FFMPEG").is_none() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "missing_ffmpeg_names_the_remedy"]).env_clear().env("WITHOUT_FFMPEG", "1");
+        let output = child.env("PATH", "/nonexistent").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let error = open_source("/proc/self/exe", None).map(|_| ()).unwrap_err();
+    assert!(matches!(error, MediaError::FfmpegMissing { .. }), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("apt install ffmpeg") && error.contains("pip install imageio-ffmpeg"), "{error}");
 }

@@ -52,11 +52,14 @@ pub enum MediaError {
         /// The formats there are, separated by commas.
         supported: String,
     },
-    /// No ffmpeg anywhere.
+    /// No usable ffmpeg anywhere.
     #[error(
-        "this needs ffmpeg, and there is none on PATH: `apt install ffmpeg` or `pip install imageio-ffmpeg`, or set FRAMEPORT_FFMPEG to its path"
+        "this needs ffmpeg 5.1 or newer, and {found}: `apt install ffmpeg` or `pip install imageio-ffmpeg`, or set FRAMEPORT_FFMPEG to its path"
     )]
-    FfmpegMissing,
+    FfmpegMissing {
+        /// What there is instead.
+        found: String,
+    },
     /// The ffmpeg found does not start.
     #[error("cannot start ffmpeg at {path:?}: {source}")]
     FfmpegStart {

@@ -26,56 +26,55 @@ use super::MediaError;
 /// Prints where PyPI's imageio-ffmpeg has its binary.
 const ASK_PYTHON: &str = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
 
+/// The oldest version that keeps times as this needs it.
+const OLDEST: (u32, u32) = (5, 1);
+
 /// The ffmpeg to use: `$FRAMEPORT_FFMPEG`, the one on PATH, or the one inside the Python package imageio-ffmpeg, asked
-/// for in `$VIRTUAL_ENV` and then by `python3`. [`MediaError::FfmpegMissing`] says how to get one.
+/// for in `$VIRTUAL_ENV` and then by `python3`; too old ones are passed over. [`MediaError::FfmpegMissing`] says how to
+/// get one.
 pub fn find() -> Result<&'static Path, MediaError> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(search).as_deref().ok_or(MediaError::FfmpegMissing)
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let missing = |found: &String| MediaError::FfmpegMissing { found: found.clone() };
+    FOUND.get_or_init(search).as_deref().map_err(missing)
 }
 
-fn search() -> Option<PathBuf> {
+/// The path, or what there is instead.
+fn search() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("FRAMEPORT_FFMPEG").filter(|path| !path.is_empty()) {
-        return Some(path.into());
+        return Ok(path.into());
     }
+    let mut found = "there is none on PATH".to_owned();
     let directories = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&directories).map(|directory| directory.join("ffmpeg"));
-    on_path.filter(|path| path.is_file()).find(|path| runs(path)).or_else(|| {
-        let venv = std::env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
-        venv.into_iter().chain(["python3".into(), "python".into()]).find_map(|python| in_package(&python))
-    })
+    for path in on_path.filter(|path| path.is_file()) {
+        match version(&path) {
+            Some(version) if version >= OLDEST => return Ok(path),
+            Some((major, minor)) => found = format!("{} is {major}.{minor}", path.display()),
+            None => {}
+        }
+    }
+    let venv = std::env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
+    venv.into_iter().chain(["python3".into(), "python".into()]).find_map(|python| in_package(&python)).ok_or(found)
 }
 
 fn in_package(python: &Path) -> Option<PathBuf> {
     let output = Command::new(python).args(["-c", ASK_PYTHON]).output().ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
-    (output.status.success() && runs(&path)).then_some(path)
+    version(&path).filter(|&version| version >= OLDEST).map(|_| path)
 }
 
-fn runs(path: &Path) -> bool {
-    Command::new(path).arg("-version").output().is_ok_and(|output| output.status.success())
+/// Its major and minor version, `None` when it does not run. A build without a number is a new one.
+fn version(ffmpeg: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(ffmpeg).arg("-version").output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.strip_prefix("ffmpeg version ")?.trim_start_matches('n');
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    Some(numbers.next().map_or((u32::MAX, 0), |major| (major, numbers.next().unwrap_or(0))))
 }
 
-/// The words two options go by, which ffmpeg has changed.
-struct Words {
-    /// The option whose value `passthrough` keeps every frame at its own time.
-    sync: &'static str,
-    /// The value of `-enc_time_base` that keeps the input's.
-    input_time_base: &'static str,
-}
-
-impl Words {
-    fn of(ffmpeg: &Path) -> Self {
-        let output = Command::new(ffmpeg).arg("-version").output().map(|output| output.stdout).unwrap_or_default();
-        let text = String::from_utf8_lossy(&output);
-        let version = text.strip_prefix("ffmpeg version ").unwrap_or_default().trim_start_matches('n');
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-        // A build without a version number is a new one.
-        let version = numbers.next().map_or((u32::MAX, 0), |major| (major, numbers.next().unwrap_or(0)));
-        Self {
-            sync: if version < (5, 1) { "-vsync" } else { "-fps_mode" },
-            input_time_base: if version < (7, 0) { "-1" } else { "demux" },
-        }
-    }
+/// The value of `-enc_time_base` that keeps the input's.
+fn input_time_base(ffmpeg: &Path) -> &'static str {
+    if version(ffmpeg).is_some_and(|version| version < (7, 0)) { "-1" } else { "demux" }
 }
 
 /// Whether ffmpeg should take it as a camera.

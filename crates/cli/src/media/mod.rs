@@ -115,6 +115,8 @@ pub struct Origin {
     pub sample_aspect: Option<(u32, u32)>,
     /// Colour of the coded picture, which differs from the spec's where the input was converted to RGB.
     pub colour: Colour,
+    /// Its layout of colour, when that is finer than 4:2:0: yuv422p or yuv444p, whatever its depth.
+    pub chroma: Option<PixelFormat>,
     /// The y4m header line without its newline.
     pub y4m_header: Option<Vec<u8>>,
 }

@@ -10,11 +10,14 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::MediaError;
 
 const KEPT_LINES: usize = 400;
 const LONGEST_LINE: u64 = 1000;
+/// How long the description is waited for once frames come: it has been printed by then, in words known here or not.
+const HEAD_TIME: Duration = Duration::from_secs(5);
 
 pub(super) struct Ffmpeg {
     pub(super) stdin: Option<ChildStdin>,
@@ -75,8 +78,8 @@ impl Ffmpeg {
     /// Waits for the description of inputs and outputs, and gives it.
     pub(super) fn head(&self) -> Vec<String> {
         let text = lock(&self.said.text);
-        let waited = self.said.changed.wait_while(text, |text| !text.head_done);
-        waited.unwrap_or_else(PoisonError::into_inner).head.clone()
+        let waited = self.said.changed.wait_timeout_while(text, HEAD_TIME, |text| !text.head_done);
+        waited.unwrap_or_else(PoisonError::into_inner).0.head.clone()
     }
 
     /// Waits for its end. Close `stdin` and read `stdout` to the end first.
@@ -141,7 +144,7 @@ impl Said {
         if !text.head_done {
             // Once the output's stream is described, all is said.
             let is_output = text.head.iter().any(|line| line.starts_with("[info] Output #0"));
-            text.head_done = is_output && clean.starts_with("[info]   Stream #0:0");
+            text.head_done = is_output && clean.trim_start_matches("[info]").trim_start().starts_with("Stream #0:0");
             if text.head.len() < KEPT_LINES {
                 text.head.push(clean);
             }

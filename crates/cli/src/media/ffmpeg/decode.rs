@@ -81,8 +81,7 @@ impl Decoder {
     fn start(text: &str, input: &[String], format: PixelFormat, stdin: Stdio) -> Result<Self, MediaError> {
         super::mkv::check_format(format)?;
         let path = super::find()?;
-        let words = super::Words::of(path);
-        let times = ["-map", "0:V:0", words.sync, "passthrough", "-enc_time_base", words.input_time_base];
+        let times = ["-map", "0:V:0", "-fps_mode", "passthrough", "-enc_time_base", super::input_time_base(path)];
         let range = scaler_range(format).map(|range| format!("scale=out_range={range}"));
         let filter = range.as_ref().map_or(Vec::new(), |range| vec!["-vf", range]);
         let output = ["-pix_fmt", format.name(), "-c:v", "rawvideo", "-f", "nut", "pipe:1"];
@@ -117,6 +116,9 @@ impl Decoder {
             late_start_us: if probe.start_us > LATE_START_US { probe.start_us } else { 0 },
             sample_aspect: stream.sample_aspect,
             colour: video.colour,
+            chroma: [PixelFormat::Yuv422p, PixelFormat::Yuv444p]
+                .into_iter()
+                .find(|chroma| video.pixel_format.replace("yuvj", "yuv").starts_with(chroma.name())),
             ..Origin::default()
         };
         Ok(Self {
@@ -206,6 +208,7 @@ fn notes(probe: &Probe, video: &Stream, format: PixelFormat) -> Vec<String> {
         matches!(video.colour.transfer, 16 | 18),
         "the input is HDR: its colour tags are kept, its light metadata is not".to_owned(),
     );
+    say(video.is_interlaced, "the input is interlaced: its frames are passed on whole, without the mark".to_owned());
     let videos = probe.count("Video");
     say(videos > 1, format!("only the first of {videos} video streams is used"));
     let subtitles = probe.count("Subtitle");

@@ -20,6 +20,7 @@ pub(super) struct Stream {
     /// Degrees the picture is turned by, clockwise as shown.
     pub(super) rotation: i32,
     pub(super) is_cover: bool,
+    pub(super) is_interlaced: bool,
 }
 
 /// What is known of the first input.
@@ -41,7 +42,7 @@ impl Probe {
                 probe.duration_ms = clock_ms(facts.split(',').next().unwrap_or_default());
                 let start = facts.split(", ").find_map(|fact| fact.strip_prefix("start: "));
                 probe.start_us = start.and_then(micros).unwrap_or(0);
-            } else if let Some(facts) = line.strip_prefix("  Stream #0:").and_then(stream) {
+            } else if let Some(facts) = line.trim_start().strip_prefix("Stream #0:").and_then(stream) {
                 probe.streams.extend((!in_output).then_some(facts));
             } else if let Some((_, angle)) = line.split_once(": rotation of ") {
                 let angle = angle.split(['.', ' ']).next().and_then(|angle| angle.parse::<i32>().ok());
@@ -75,6 +76,7 @@ fn stream(line: &str) -> Option<Stream> {
     if let Some(pixels) = facts.get(1) {
         let (name, colour) = pixels.split_once('(').unwrap_or((pixels, ""));
         name.trim().clone_into(&mut stream.pixel_format);
+        stream.is_interlaced = colour.contains(" first");
         stream.colour = colours(colour.trim_end_matches(')'));
     }
     stream.fps = facts.iter().find_map(|fact| fact.strip_suffix(" fps")).and_then(rate);

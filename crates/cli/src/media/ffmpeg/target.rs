@@ -84,7 +84,7 @@ pub(super) fn arguments(
     }
     let target = target_colour(spec, origin);
     let target = if target.matrix == 0 { Colour { matrix: 1, full_range: Some(false), ..target } } else { target };
-    let pixels = pixel_format(container.video, spec, &mut notes);
+    let pixels = pixel_format(container.video, spec, origin.chroma, &mut notes);
 
     let mut words = Arguments::default();
     words.add(["-copyts"]);
@@ -123,7 +123,7 @@ pub(super) fn arguments(
             words.add([option.to_owned(), value.to_string()]);
         }
     }
-    timing(&mut words, ffmpeg, &container, spec, time_base, &mut notes);
+    timing(&mut words, &container, spec, time_base, &mut notes);
     if container.has_milliseconds && 1000 * u64::from(time_base.num) % u64::from(time_base.den.max(1)) != 0 {
         notes.push(format!("{extension} keeps times to the millisecond only"));
     }
@@ -168,11 +168,11 @@ fn sound(words: &mut Arguments, container: &Container, extension: &str, codecs: 
         .filter(|codec| container.audio.is_some_and(|known| !known.contains(codec)))
         .collect();
     if foreign.is_empty() {
-        words.add(["-map", "1:a", "-c:a", "copy"]);
+        words.add(["-map", "1:a?", "-c:a", "copy"]);
     } else if container.audio_encoder.is_empty() {
         notes.push(format!("{extension} has no sound: the input's is not kept"));
     } else {
-        words.add(["-map", "1:a", "-c:a", container.audio_encoder]);
+        words.add(["-map", "1:a?", "-c:a", container.audio_encoder]);
         notes.push(format!(
             "{extension} cannot hold {} sound: it becomes {}",
             foreign.join(", "),
@@ -183,22 +183,20 @@ fn sound(words: &mut Arguments, container: &Container, extension: &str, codecs: 
 
 fn timing(
     words: &mut Arguments,
-    ffmpeg: &Path,
     container: &Container,
     spec: &VideoSpec,
     time_base: Rational,
     notes: &mut Vec<String>,
 ) {
-    let sync = super::Words::of(ffmpeg).sync;
     if container.is_constant_rate {
-        words.add([sync, "cfr"]);
+        words.add(["-fps_mode", "cfr"]);
         if let Some(fps) = spec.fps {
             words.add(["-r".to_owned(), format!("{}/{}", fps.num, fps.den)]);
         }
         notes.push("this kind of file has a constant rate: frames at uneven times are repeated or left out".to_owned());
         return;
     }
-    words.add([sync, "passthrough"]);
+    words.add(["-fps_mode", "passthrough"]);
     let mut tick = time_base;
     if container.video == MPEG4 && tick.den > MPEG4_TICKS {
         tick = Rational { num: 1, den: 60_000 };
@@ -212,20 +210,30 @@ fn has_encoder(ffmpeg: &Path, name: &str) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!(" {name} ")))
 }
 
-/// What the encoder gets: 4:2:0 unless the worker sends more, or the size is odd, which 4:2:0 cannot have in H.264.
-fn pixel_format(video: &[&str], spec: &VideoSpec, notes: &mut Vec<String>) -> &'static str {
+/// What the encoder gets: 4:2:0 unless the input had or the worker sends more, or the size is odd, which 4:2:0 cannot
+/// have in H.264.
+fn pixel_format(
+    video: &[&str],
+    spec: &VideoSpec,
+    chroma: Option<PixelFormat>,
+    notes: &mut Vec<String>,
+) -> &'static str {
     if video.is_empty() {
         return "";
     }
     if video.first() == Some(&"wrapped_avframe") {
         return "yuv444p";
     }
-    let wanted = match spec.format {
-        _ if video == MPEG4 => "yuv420p",
-        PixelFormat::Yuv422p | PixelFormat::Yuyv422 | PixelFormat::Uyvy422 => "yuv422p",
-        PixelFormat::Yuv444p => "yuv444p",
-        _ => "yuv420p",
+    let sent = match spec.format {
+        PixelFormat::Yuyv422 | PixelFormat::Uyvy422 => Some(PixelFormat::Yuv422p),
+        PixelFormat::Yuv422p | PixelFormat::Yuv444p => Some(spec.format),
+        format if super::is_rgb(format) => chroma,
+        _ => None,
     };
+    let wanted = sent.filter(|_| video == H264).map_or("yuv420p", PixelFormat::name);
+    if let Some(finer) = sent.filter(|_| video != H264) {
+        notes.push(format!("the colour of {finer} becomes that of yuv420p, at half the resolution"));
+    }
     if matches!(spec.format, PixelFormat::Gray16le | PixelFormat::Rgb48le | PixelFormat::P010le) {
         notes.push(format!("{} frames are written with 8 bits a value", spec.format));
     }
