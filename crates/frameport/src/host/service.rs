@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use frameport_sys::memory::ForkStamp;
 use frameport_sys::poll::Poller;
 
-use super::supervised::Supervised;
+use super::supervised::{Supervised, TURN_CHUNKS};
 use crate::error::Error;
 
 const CONTROL: u64 = 0;
@@ -57,7 +57,6 @@ impl Service {
 
     /// Serves `worker` from now on, until it is dead.
     pub(super) fn register(&self, worker: &Arc<Supervised>) -> Result<(), Error> {
-        let system = Error::system("watching a worker");
         let number = {
             let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             workers.next += 1;
@@ -65,7 +64,13 @@ impl Service {
             workers.known.insert(number, Arc::clone(worker));
             number
         };
-        let token = number * KINDS;
+        self.watch(worker, number * KINDS).inspect_err(|_| {
+            self.workers.lock().unwrap_or_else(PoisonError::into_inner).known.remove(&number);
+        })
+    }
+
+    fn watch(&self, worker: &Supervised, token: u64) -> Result<(), Error> {
+        let system = Error::system("watching a worker");
         self.poller.add(&worker.control, token + CONTROL).map_err(&system)?;
         if let Some(stderr) = &worker.stderr {
             self.poller.add(stderr, token + STDERR).map_err(&system)?;
@@ -90,7 +95,7 @@ impl Service {
                 let Some(worker) = worker else { continue };
                 match token % KINDS {
                     CONTROL if !worker.on_control() => self.poller.remove(&worker.control),
-                    STDERR if !worker.on_stderr() => {
+                    STDERR if !worker.on_stderr(TURN_CHUNKS) => {
                         worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr.as_fd()));
                     }
                     DEATH => self.bury(token / KINDS, &worker),

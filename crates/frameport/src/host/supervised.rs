@@ -22,6 +22,11 @@ use crate::link::Ends;
 /// Bytes of stderr kept for the error.
 const TAIL: usize = 64 * 1024;
 
+/// Reads of stderr in one turn of the service thread.
+pub(super) const TURN_CHUNKS: usize = 8;
+/// Reads that empty any pipe a dead worker left: the largest an unprivileged process may have is 1 MiB.
+const PIPE_CHUNKS: usize = 128;
+
 /// How far a worker has come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
@@ -139,12 +144,12 @@ impl Supervised {
         }
     }
 
-    /// Reads what the worker has written. False at the end of the stream.
-    pub(super) fn on_stderr(&self) -> bool {
+    /// Reads what the worker has written, `chunks` reads at most, so that a flood starves nobody. False at the end of the
+    /// stream.
+    pub(super) fn on_stderr(&self, chunks: usize) -> bool {
         let Some(stderr) = &self.stderr else { return false };
         let mut bytes = [0; 8192];
-        // A turn's worth, so that a flood starves nobody.
-        for _ in 0..8 {
+        for _ in 0..chunks {
             match poll::read(stderr, &mut bytes) {
                 Ok(0) => return false,
                 Ok(read) => self.keep(bytes.get(..read).unwrap_or_default()),
@@ -194,11 +199,7 @@ impl Supervised {
         };
         // Nothing more will be written: what is there is all there will be.
         self.on_control();
-        while self.stderr.is_some() && self.on_stderr() {
-            if !self.has_more() {
-                break;
-            }
-        }
+        self.on_stderr(PIPE_CHUNKS);
         if let Some(ends) = self.ends.get()
             && let Some(send) = &ends.send
         {
@@ -217,18 +218,6 @@ impl Supervised {
         tracing::debug!(link = self.state.name(), pid = self.pid, %exit, "worker ended");
         self.state.finish(if left { End::PeerClosed } else { End::Died(Arc::new(death)) });
         self.advance(|progress| progress.exit = Some(exit));
-    }
-
-    fn has_more(&self) -> bool {
-        let Some(stderr) = &self.stderr else { return false };
-        let mut bytes = [0; 8192];
-        match poll::read(stderr, &mut bytes) {
-            Ok(read) if read > 0 => {
-                self.keep(bytes.get(..read).unwrap_or_default());
-                true
-            }
-            _ => false,
-        }
     }
 
     /// Whether nothing of the worker's process group is left.
