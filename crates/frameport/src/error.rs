@@ -12,7 +12,7 @@ use frameport_wire::layout::Sizes;
 use frameport_wire::spec::SpecError;
 
 /// Everything frameport answers instead of a frame.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A spec that has no layout.
@@ -201,6 +201,13 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// The same words as `Display`: `unwrap` and `main() -> Result<…>` show this one to people.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

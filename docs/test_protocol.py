@@ -1,0 +1,22 @@
+"""PROTOCOL.md is enough to write a worker: one that was serves a real host."""
+
+import sys
+from pathlib import Path
+
+import frameport as fp
+
+
+def test_a_worker_written_from_the_document_alone_serves_a_host():
+    worker = Path(__file__).with_name("protocol_worker.py")
+    spec = fp.Spec("gray", 17, 5)
+    with fp.spawn([sys.executable, str(worker)], spec) as w:
+        for n in range(50):
+            picture = bytes((n * 7 + index) % 256 for index in range(17 * 5))
+            with w.loan() as frame:
+                memoryview(frame).cast("B")[:] = picture
+            out = w.recv(timeout=20)
+            assert out.seq == n
+            assert memoryview(out).tobytes() == bytes(255 - value for value in picture)
+            out.release()
+        w.finish()
+        assert list(w) == []

@@ -1,0 +1,41 @@
+"""The README's Python programs, run as they stand there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+
+
+def block(name: str) -> str:
+    found = [text for text in BLOCKS if text.partition("\n")[0].endswith(f"# {name}")]
+    assert len(found) == 1, f"the README has {len(found)} programs named {name}"
+    return found[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("worker.py", "host.py", "short.py"):
+        (tmp_path / name).write_text(block(name))
+    return tmp_path
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["worker.py", "short.py"])
+def test_the_workers_serve_the_command(folder: Path, name: str) -> None:
+    frameport = (sys.executable, "-m", "frameport", "run")
+    run(*frameport, "--input", "pattern:320x180@30:20", "--output", "out.y4m", "--format", "bgr24", "--json", "--", sys.executable, name, cwd=folder)
+    assert (folder / "out.y4m").stat().st_size > 0
+
+
+def test_the_host_gets_its_frames_back(folder: Path) -> None:
+    assert "frame 9" in run(sys.executable, "host.py", cwd=folder)
