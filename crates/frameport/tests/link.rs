@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{byte, is_picture, open_files, picture, role, small, small_worker, worker};
+use common::{byte, is_picture, picture, role, small, small_worker, worker};
 use frameport::spec::{BytesSpec, PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, WaitStrategy};
 use std::time::Duration;
@@ -182,22 +182,6 @@ fn a_received_frame_never_changes_while_it_is_held() {
     assert_eq!(worker.stats().held, 1, "the hold keeps it");
     drop(hold);
     assert_eq!(worker.stats().held, 0);
-}
-
-#[test]
-fn links_come_and_go_without_leaving_descriptors_or_processes() {
-    small_worker("reply").spawn().unwrap();
-    let before = open_files();
-    for _ in 0..20 {
-        let worker = small_worker("reply").spawn().unwrap();
-        let pid = worker.pid();
-        worker.send(worker.loan().unwrap()).unwrap();
-        let kept = worker.recv().unwrap();
-        assert_eq!(worker.stop().unwrap(), Exit::Code(0));
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
-        assert!(is_picture(kept.payload(), 7), "a frame outlives its worker");
-    }
-    assert_eq!(open_files(), before);
 }
 
 #[test]

@@ -1,35 +1,41 @@
 //! What the cross-process tests share: the ground truth of frames, and workers that are this test program itself.
+#![expect(clippy::allow_attributes, reason = "which items are unused differs between the test programs")]
 #![allow(dead_code, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Bytes, Delivery, Worker, WorkerBuilder};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 const ROLE: &str = "FRAMEPORT_TEST_ROLE";
 
 /// A small picture.
-pub fn small() -> VideoSpec {
+pub(crate) fn small() -> VideoSpec {
     VideoSpec::new(PixelFormat::Bgr24, 63, 41)
 }
 
 /// Byte `index` of frame `seq`: computed, never stored.
-pub fn byte(seq: u64, index: usize) -> u8 {
+pub(crate) fn byte(seq: u64, index: usize) -> u8 {
     let mixed = (seq ^ (index as u64) << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 56) as u8
 }
 
 /// A whole frame of it.
-pub fn picture(seq: u64, len: usize) -> Vec<u8> {
+pub(crate) fn picture(seq: u64, len: usize) -> Vec<u8> {
     (0..len).map(|index| byte(seq, index)).collect()
 }
 
 /// Whether every byte of `payload` is that of frame `seq`.
-pub fn is_picture(payload: Bytes<'_>, seq: u64) -> bool {
+pub(crate) fn is_picture(payload: Bytes<'_>, seq: u64) -> bool {
     payload.to_vec().iter().enumerate().all(|(index, &found)| found == byte(seq, index))
 }
 
 /// A worker that is this test program in the part `role`: its test `worker_process` runs it.
-pub fn worker(role: &str) -> WorkerBuilder {
+pub(crate) fn worker(role: &str) -> WorkerBuilder {
     Worker::command(std::env::current_exe().unwrap())
         .args(["worker_process", "--exact", "--nocapture", "--quiet"])
         .env(ROLE, role)
@@ -38,16 +44,79 @@ pub fn worker(role: &str) -> WorkerBuilder {
 }
 
 /// [`worker`] with a small picture in and out.
-pub fn small_worker(role: &str) -> WorkerBuilder {
+pub(crate) fn small_worker(role: &str) -> WorkerBuilder {
     worker(role).input("in", small(), Delivery::Lossless).output("out", small(), Delivery::Lossless)
 }
 
 /// The part this process plays, if it is a worker.
-pub fn role() -> Option<String> {
+pub(crate) fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
 /// Open descriptors of this process.
-pub fn open_files() -> usize {
+pub(crate) fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Mappings of frameport's memory in this process.
+pub(crate) fn mapped_regions() -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:frameport").count()
+}
+
+/// Processes of which this one is the parent, zombies included.
+pub(crate) fn children() -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid, 4) == Some(u64::from(std::process::id()))).collect()
+}
+
+/// Field `number` of `/proc/PID/stat`, counted as its manual does.
+pub(crate) fn stat(pid: u32, number: usize) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name that may hold anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(number - 3)?.parse().ok()
+}
+
+/// A process that can be waited for though it is no child, without its number passing to another meanwhile.
+#[derive(Debug)]
+pub(crate) struct Watched(pub(crate) u32, OwnedFd);
+
+impl Watched {
+    pub(crate) fn new(pid: u32) -> Self {
+        let raw = Pid::from_raw(pid.cast_signed()).unwrap();
+        Self(pid, rustix::process::pidfd_open(raw, PidfdFlags::empty()).unwrap())
+    }
+
+    /// Whether it dies before `deadline`.
+    pub(crate) fn dies_before(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&self.1, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::pidfd_send_signal(&self.1, signal).unwrap();
+    }
+}
+
+/// Random enough to pick moments and words; the seed is printed by whoever fails.
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// Lets some time pass, so that what follows happens at a random moment.
+pub(crate) fn some_time(random: &mut Random, at_most: Duration) {
+    std::thread::sleep(at_most * random.below(1000) as u32 / 1000);
 }

@@ -1,0 +1,160 @@
+//! What is left behind: nothing. One test, because it counts what belongs to the whole process.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
+mod common;
+
+use common::{children, is_picture, mapped_regions, open_files, picture, role, small_worker, stat, worker};
+use frameport::spec::{PixelFormat, VideoSpec};
+use frameport::{Delivery, Error, Exit, Link, Worker};
+use frameport_sys::{inherit, socket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// The workers of this file.
+#[test]
+fn worker_process() {
+    let Some(role) = role() else { return };
+    if role == "flood_descriptors" {
+        return flood_descriptors();
+    }
+    let link = Link::from_env().unwrap();
+    loop {
+        let frame = match link.recv() {
+            Ok(frame) => frame,
+            Err(Error::LinkClosed { .. }) => return,
+            Err(error) => panic!("{error}"),
+        };
+        match role.as_str() {
+            "echo" => link.send_back(frame).unwrap(),
+            "reply" => {
+                let mut reply = link.reply(&frame).unwrap();
+                reply.fill(&picture(frame.seq() + 7, reply.payload().len())).unwrap();
+                link.send(reply).unwrap();
+            }
+            other => panic!("no role {other}"),
+        }
+    }
+}
+
+/// Sends its host descriptors instead of a hello, then nonsense.
+fn flood_descriptors() {
+    let link = inherit::take_link().unwrap();
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let message = frameport_wire::control::encode(&serde_json::json!({"type": "a later version's"})).unwrap();
+    let mut sent = 0;
+    while sent < 2_000 {
+        match socket::send(link.as_fd(), &message, &[file.as_fd(); socket::MAX_HANDLES]) {
+            Ok(()) => sent += 1,
+            // The host is still reading; so many descriptors on their way are refused, too (ETOOMANYREFS).
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    while socket::send(link.as_fd(), &[0xff; 8], &[]).is_err() {
+        std::thread::yield_now();
+    }
+    std::thread::park();
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    if role().is_some() {
+        return;
+    }
+    // The threads that serve all workers, and their descriptors, stay.
+    drop(small_worker("reply").spawn().unwrap());
+    let before = (open_files(), mapped_regions(), children());
+    let check = |after: &str| assert_eq!((open_files(), mapped_regions(), children()), before, "after {after}");
+    assert_eq!((before.1, before.2.len()), (0, 0));
+
+    links_that_come_and_go();
+    check("links that came and went");
+    descriptors_sent_to_the_host(before.0);
+    check("a flood of descriptors");
+    starts_that_fail();
+    check("starts that failed");
+    many_frames();
+    check("many frames");
+}
+
+fn links_that_come_and_go() {
+    for _ in 0..20 {
+        let worker = small_worker("reply").spawn().unwrap();
+        let pid = worker.pid();
+        worker.send(worker.loan().unwrap()).unwrap();
+        let kept = worker.recv().unwrap();
+        assert_eq!(worker.stop().unwrap(), Exit::Code(0));
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        assert!(is_picture(kept.payload(), 7), "a frame outlives its worker");
+    }
+}
+
+/// 32,000 of them; `before` were open when there was no worker.
+fn descriptors_sent_to_the_host(before: usize) {
+    let error = std::thread::scope(|scope| {
+        let spawning = scope.spawn(|| small_worker("flood_descriptors").spawn().unwrap_err());
+        let mut most = 0;
+        while !spawning.is_finished() {
+            most = most.max(open_files());
+        }
+        // The worker's own: link, stderr, pidfd, two pools of three regions, and what the spawn itself needs in passing.
+        assert!(most < before + 32, "{most} descriptors at a time, {before} before");
+        spawning.join().unwrap()
+    });
+    assert!(matches!(error, Error::Violation { .. }), "{error}");
+}
+
+fn starts_that_fail() {
+    let spec = VideoSpec::new(PixelFormat::Gray, 16, 16);
+    for command in ["/nowhere/at/all", "/proc/self/maps", "/bin/false"] {
+        let builder = Worker::command(command).input("in", &spec, Delivery::Lossless).on_stderr(|_| {});
+        builder.spawn().unwrap_err();
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// 100,000 frames there and back: no descriptor, no memory, no page fault per frame, every byte right.
+fn many_frames() {
+    const WARM_UP: u64 = 5_000;
+    const FRAMES: u64 = 100_000;
+    /// `minflt` of proc(5).
+    const FAULTS: usize = 10;
+    let spec = VideoSpec::new(PixelFormat::Gray, 16, 4);
+    let worker = worker("echo").input("in", &spec, Delivery::Lossless).output("out", &spec, Delivery::Lossless);
+    let worker = worker.spawn().unwrap();
+    let faults = || [std::process::id(), worker.pid()].map(|pid| stat(pid, FAULTS).unwrap());
+    let exchange = |from: u64, to: u64| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for seq in from..to {
+                    let mut frame = worker.loan().unwrap();
+                    frame.fill(&picture(seq, 64)).unwrap();
+                    assert_eq!(worker.send(frame).unwrap(), seq);
+                }
+            });
+            for seq in from..to {
+                let back = worker.recv_timeout(Duration::from_secs(30)).unwrap();
+                assert_eq!(back.seq(), seq);
+                assert!(is_picture(back.payload(), seq), "frame {seq}");
+            }
+        });
+    };
+    exchange(0, WARM_UP);
+    let (files, memory, fault_counts) = (open_files(), resident(), faults());
+    exchange(WARM_UP, WARM_UP + FRAMES);
+    assert_eq!(open_files(), files);
+    let grown = resident().saturating_sub(memory);
+    assert!(grown < 1 << 20, "{grown} bytes more after {FRAMES} frames");
+    let [host, theirs] = faults();
+    let (host, theirs) = (host - fault_counts[0], theirs - fault_counts[1]);
+    // A new thread's stack and the like; one fault in each thousand frames would be far more.
+    assert!(host < 100 && theirs < 100, "{host} page faults of the host, {theirs} of the worker in {FRAMES} frames");
+    let stats = worker.stats();
+    assert_eq!((stats.sent, stats.received, stats.results), (WARM_UP + FRAMES, WARM_UP + FRAMES, WARM_UP + FRAMES));
+    assert_eq!((stats.lost, stats.in_flight, stats.held), (0, 0, 0));
+}
