@@ -267,9 +267,11 @@ impl std::fmt::Display for Death {
             None => write!(f, "{exit}")?,
         }
         if !connected {
-            f.write_str(
-                " before it connected: its code must call frameport.connect(), frameport.main() or Link::from_env()",
-            )?;
+            f.write_str(" before it connected")?;
+        }
+        // A worker that failed has said why; one that left without a word never meant to connect.
+        if !connected && *exit == Exit::Code(0) {
+            f.write_str(": its code must call frameport.connect(), frameport.main() or Link::from_env()")?;
         }
         f.write_str(&tail(stderr_tail))
     }
