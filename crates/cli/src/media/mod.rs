@@ -135,13 +135,17 @@ pub fn open_source(text: &str, format: Option<PixelFormat>) -> Result<Box<dyn So
     }
     if !ffmpeg::is_url(text) && !ffmpeg::is_camera(text) {
         let path = Path::new(text);
-        let mut file = File::open(path).map_err(|source| MediaError::OpenInput { path: text.to_owned(), source })?;
-        if path.is_dir() {
-            let source = io::ErrorKind::IsADirectory.into();
-            return Err(MediaError::OpenInput { path: text.to_owned(), source });
+        let wrong = |source| MediaError::OpenInput { path: text.to_owned(), source };
+        let metadata = path.metadata().map_err(wrong)?;
+        if metadata.is_dir() {
+            return Err(wrong(io::ErrorKind::IsADirectory.into()));
         }
-        if y4m::is_y4m(&mut file).map_err(MediaError::io(text))? {
-            return open_y4m(file, text, format, Some(path));
+        // A pipe with a name is ffmpeg's to open: what has been read of it is gone.
+        if metadata.is_file() {
+            let mut file = File::open(path).map_err(wrong)?;
+            if y4m::is_y4m(&mut file).map_err(MediaError::io(text))? {
+                return open_y4m(file, text, format, Some(path));
+            }
         }
     }
     Ok(Box::new(ffmpeg::Decoder::open(text, format.unwrap_or(PixelFormat::Bgr24))?))

@@ -37,11 +37,8 @@ pub(super) fn can_carry(format: PixelFormat) -> bool {
     COLOURSPACES.iter().any(|(_, known)| *known == format)
 }
 
-/// Whether a file begins as y4m does. Leaves it at its start; pipes are taken by their name, which is `-`.
+/// Whether a file begins as y4m does. Leaves it at its start.
 pub(super) fn is_y4m(file: &mut File) -> io::Result<bool> {
-    if !file.metadata()?.is_file() {
-        return Ok(false);
-    }
     let mut start = Vec::with_capacity(MAGIC.len());
     file.take(9).read_to_end(&mut start)?;
     file.rewind()?;

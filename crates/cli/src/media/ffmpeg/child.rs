@@ -91,19 +91,22 @@ impl Ffmpeg {
         lock(&self.process).wait().ok()
     }
 
-    /// The errors it reported, most telling first, as one line; and how many there were. Call after [`Ffmpeg::wait`].
+    /// The first errors it reported, as one line, and how many more there were. Call after [`Ffmpeg::wait`].
     pub(super) fn errors(&self) -> Option<String> {
         let text = lock(&self.said.text);
-        let first = text.errors.first()?;
-        let second = text.errors.get(1).filter(|second| *second != first);
-        let more = text.error_count.saturating_sub(1 + u64::from(second.is_some()));
-        let tail = if more > 0 { format!(" (and {more} more messages)") } else { String::new() };
-        Some(second.map_or_else(|| format!("{first}{tail}"), |second| format!("{first}; {second}{tail}")))
+        let shown = u64::try_from(text.errors.len()).unwrap_or(0);
+        let first = (shown > 0).then(|| text.errors.join("; "))?;
+        let more = text.error_count.saturating_sub(shown);
+        Some(if more > 0 { format!("{first} (and {more} more messages)") } else { first })
     }
 
-    /// Why it ended badly.
+    /// Why it ended badly: its first errors, for those after them only follow.
     pub(super) fn failure(&self, status: Option<ExitStatus>) -> String {
-        self.errors().unwrap_or_else(|| {
+        let first = lock(&self.said.text).errors.join("; ");
+        if first.contains("matches no streams") {
+            return "there is no video stream in it".to_owned();
+        }
+        Some(first).filter(|first| !first.is_empty()).unwrap_or_else(|| {
             status.map_or("ffmpeg is gone".to_owned(), |status| format!("ffmpeg ended with {status} and said nothing"))
         })
     }
@@ -137,8 +140,9 @@ impl Said {
         let mut text = lock(&self.text);
         if clean.contains("[error]") || clean.contains("[fatal]") {
             text.error_count += 1;
-            if text.errors.len() < 2 {
-                text.errors.push(without_marks(&clean));
+            let error = without_marks(&clean);
+            if text.errors.len() < 2 && !text.errors.contains(&error) {
+                text.errors.push(error);
             }
         }
         if !text.head_done {

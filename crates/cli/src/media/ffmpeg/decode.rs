@@ -42,7 +42,7 @@ pub(in crate::media) struct Decoder {
 impl Decoder {
     /// Starts ffmpeg on a file, camera or URL and waits for its first frame.
     pub(in crate::media) fn open(text: &str, format: PixelFormat) -> Result<Self, MediaError> {
-        let is_file = !super::is_camera(text) && !super::is_url(text);
+        let is_file = !super::is_camera(text) && !super::is_url(text) && Path::new(text).is_file();
         let mut arguments = super::input_arguments(text);
         if is_file {
             // Times as they are in the file, and not relative to its first.
