@@ -1,0 +1,163 @@
+//! A slot to fill, and the pins that keep it after it was sent.
+
+use std::sync::Arc;
+
+use frameport_mem::pixels::Bytes;
+use frameport_wire::spec::{ImageView, Spec};
+use serde_json::{Map, Value};
+
+use super::{Plane, Stamp, encode_meta};
+use crate::channel::send::SendEnd;
+use crate::error::Error;
+
+/// A slot to fill: this side's alone until it is sent. Dropping it gives the slot back.
+#[derive(Debug)]
+pub struct FrameMut {
+    pub(crate) end: Arc<SendEnd>,
+    pub(crate) slot: u32,
+    pub(crate) generation: u64,
+    pub(crate) stamp: Stamp,
+    pub(crate) payload_len: usize,
+    pub(crate) meta: Vec<u8>,
+    gone: bool,
+}
+
+impl FrameMut {
+    pub(crate) fn new(end: Arc<SendEnd>, slot: u32, generation: u64) -> Self {
+        let payload_len = end.pool.layout.size;
+        Self { end, slot, generation, stamp: Stamp::default(), payload_len, meta: Vec::new(), gone: false }
+    }
+
+    /// What the frame is to become.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.end.pool.spec
+    }
+
+    /// All bytes of the payload.
+    ///
+    /// # Panics
+    /// Never: the slot is one of its pool's.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the ledger only loans slots of the pool")]
+    pub fn payload(&self) -> Bytes<'_> {
+        self.end.pool.bytes(self.slot, self.payload_len).expect("a slot of the pool")
+    }
+
+    /// Plane `index` to write to, if the format has that many.
+    #[must_use]
+    pub fn plane_mut(&mut self, index: usize) -> Option<Plane<'_>> {
+        Plane::new(self.payload(), self.end.pool.layout.planes().get(index)?)
+    }
+
+    /// The planes, in the format's order.
+    pub fn planes_mut(&mut self) -> impl Iterator<Item = Plane<'_>> {
+        let payload = self.payload();
+        self.end.pool.layout.planes().iter().filter_map(move |layout| Plane::new(payload, layout))
+    }
+
+    /// The frame as one strided array, where it is one.
+    #[must_use]
+    pub fn image_view(&self) -> Option<&ImageView> {
+        self.end.pool.view.as_ref()
+    }
+
+    /// Fills the whole payload.
+    ///
+    /// # Errors
+    /// Another number of bytes than the frame has.
+    pub fn fill(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let payload = self.payload();
+        if payload.len() == bytes.len() && payload.copy_from(0, bytes) {
+            return Ok(());
+        }
+        Err(Error::Format {
+            what: format!("{} bytes do not fill a frame of {}, which has {}", bytes.len(), self.spec(), payload.len()),
+        })
+    }
+
+    /// States how much of a bytes channel's capacity this frame uses.
+    ///
+    /// # Errors
+    /// Another length than the spec's on a channel of video or tensors, or more than the capacity.
+    pub fn set_len(&mut self, len: usize) -> Result<(), Error> {
+        if !self.end.pool.accepts(len as u64) {
+            return Err(Error::Format { what: format!("a payload of {len} bytes is not one of {}", self.spec()) });
+        }
+        self.payload_len = len;
+        Ok(())
+    }
+
+    /// Sets the frame's number instead of the next one.
+    pub fn set_seq(&mut self, seq: u64) {
+        self.stamp.seq = Some(seq);
+    }
+
+    /// Sets the time stamp, in ns on the host's monotonic clock ([`crate::now`]); the moment of sending unless set.
+    pub fn set_timestamp_ns(&mut self, ns: u64) {
+        self.stamp.timestamp_ns = Some(ns);
+    }
+
+    /// Sets the presentation time in the spec's time base.
+    pub fn set_pts(&mut self, pts: Option<i64>) {
+        self.stamp.pts = pts;
+    }
+
+    /// Sets the duration in the spec's time base.
+    pub fn set_duration(&mut self, duration: Option<u32>) {
+        self.stamp.duration = duration;
+    }
+
+    /// Sets the metadata: one JSON object.
+    pub fn set_meta(&mut self, meta: &Map<String, Value>) {
+        self.meta = encode_meta(meta);
+    }
+
+    /// The same, already encoded.
+    pub fn set_meta_bytes(&mut self, meta: Vec<u8>) {
+        self.meta = meta;
+    }
+
+    /// Keeps the slot from reuse while a view of this side's own is alive, also after `send`.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        self.end.pin(self.slot);
+        Pin { end: Arc::clone(&self.end), slot: self.slot }
+    }
+
+    /// Gives up the loan's own pin; true when it was the last. The slot is then not this frame's any more.
+    pub(crate) fn forget(&mut self) -> bool {
+        self.gone = true;
+        self.end.unpin(self.slot)
+    }
+}
+
+impl Drop for FrameMut {
+    fn drop(&mut self) {
+        if !self.gone && !self.end.state.forked() && self.end.unpin(self.slot) {
+            self.end.unpinned(self.slot);
+        }
+    }
+}
+
+/// Keeps a slot this side filled from reuse.
+#[derive(Debug)]
+pub struct Pin {
+    end: Arc<SendEnd>,
+    slot: u32,
+}
+
+impl Clone for Pin {
+    fn clone(&self) -> Self {
+        self.end.pin(self.slot);
+        Self { end: Arc::clone(&self.end), slot: self.slot }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if !self.end.state.forked() && self.end.unpin(self.slot) {
+            self.end.unpinned(self.slot);
+        }
+    }
+}

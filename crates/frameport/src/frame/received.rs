@@ -1,0 +1,195 @@
+//! A received frame, and the holds that keep its slot.
+
+use std::sync::Arc;
+
+use frameport_mem::pixels::Bytes;
+use frameport_wire::descriptor::Descriptor;
+use frameport_wire::spec::{ImageView, Spec};
+use serde_json::{Map, Value};
+
+use super::{Plane, Stamp, encode_meta};
+use crate::channel::recv::RecvEnd;
+use crate::error::Error;
+use crate::pool::Pool;
+
+/// Keeps a received slot from reuse. Clones share it; the last one's drop releases the slot.
+#[derive(Debug)]
+pub struct Hold {
+    end: Arc<RecvEnd>,
+    source: usize,
+    slot: u32,
+}
+
+impl Hold {
+    /// The hold a take has just counted.
+    pub(crate) fn of_taken(end: Arc<RecvEnd>, source: usize, slot: u32) -> Self {
+        Self { end, source, slot }
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        self.end.hold(self.source, self.slot);
+        Self { end: Arc::clone(&self.end), ..*self }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end.unhold(self.source, self.slot);
+    }
+}
+
+/// A received frame.
+#[derive(Debug)]
+pub struct Frame {
+    hold: Hold,
+    descriptor: Descriptor,
+    /// Set where this side gave the frame metadata of its own, for a reply in place.
+    meta: Option<Vec<u8>>,
+}
+
+impl Frame {
+    pub(crate) fn new(hold: Hold, descriptor: Descriptor) -> Self {
+        Self { hold, descriptor, meta: None }
+    }
+
+    fn pool(&self) -> Option<&Pool> {
+        self.hold.end.source(self.hold.source).map(|source| source.pool.as_ref())
+    }
+
+    /// What the frame is.
+    ///
+    /// # Panics
+    /// Never: a frame's pool outlives it.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a hold is only made for a pool of its channel")]
+    pub fn spec(&self) -> &Spec {
+        &self.pool().expect("a frame's pool outlives it").spec
+    }
+
+    /// Number of the frame in its stream: a gap tells how many are missing.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.descriptor.seq
+    }
+
+    /// When its sender stamped it, in ns on the host's monotonic clock ([`crate::now`]).
+    #[must_use]
+    pub fn timestamp_ns(&self) -> u64 {
+        self.descriptor.timestamp_ns
+    }
+
+    /// Presentation time in the spec's time base.
+    #[must_use]
+    pub fn pts(&self) -> Option<i64> {
+        self.descriptor.pts
+    }
+
+    /// Duration in the spec's time base.
+    #[must_use]
+    pub fn duration(&self) -> Option<u32> {
+        self.descriptor.duration
+    }
+
+    /// The metadata its sender gave it; empty if none.
+    ///
+    /// # Errors
+    /// Bytes that are no JSON object.
+    pub fn meta(&self) -> Result<Map<String, Value>, Error> {
+        let bytes = self.meta_bytes();
+        if bytes.is_empty() {
+            return Ok(Map::new());
+        }
+        serde_json::from_slice(&bytes).map_err(|source| Error::Meta { seq: self.seq(), source })
+    }
+
+    /// The metadata as it was sent: UTF-8 JSON, or nothing.
+    #[must_use]
+    pub fn meta_bytes(&self) -> Vec<u8> {
+        let sent = || self.pool()?.peer.meta(self.hold.slot, self.descriptor.meta_len);
+        self.meta.clone().or_else(sent).unwrap_or_default()
+    }
+
+    /// Gives the frame other metadata, for a reply in place. One JSON object.
+    pub fn set_meta(&mut self, meta: &Map<String, Value>) {
+        self.meta = Some(encode_meta(meta));
+    }
+
+    /// The same, already encoded.
+    pub fn set_meta_bytes(&mut self, meta: Vec<u8>) {
+        self.meta = Some(meta);
+    }
+
+    /// The metadata this side gave it.
+    pub(crate) fn own_meta(&self) -> Vec<u8> {
+        self.meta.clone().unwrap_or_default()
+    }
+
+    /// All bytes of the payload.
+    ///
+    /// # Panics
+    /// Never: the length was checked when the frame was received.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "slot and length were checked at the take")]
+    pub fn payload(&self) -> Bytes<'_> {
+        let len = usize::try_from(self.descriptor.payload_len).unwrap_or(usize::MAX);
+        self.pool().and_then(|pool| pool.bytes(self.hold.slot, len)).expect("checked at the take")
+    }
+
+    /// The planes, in the format's order.
+    pub fn planes(&self) -> impl Iterator<Item = Plane<'_>> {
+        let layouts = self.pool().map_or([].as_slice(), |pool| pool.layout.planes());
+        let payload = self.payload();
+        layouts.iter().filter_map(move |layout| Plane::new(payload, layout))
+    }
+
+    /// Plane `index`, if the format has that many.
+    #[must_use]
+    pub fn plane(&self, index: usize) -> Option<Plane<'_>> {
+        self.planes().nth(index)
+    }
+
+    /// The frame as one strided array, where it is one.
+    #[must_use]
+    pub fn image_view(&self) -> Option<&ImageView> {
+        self.pool()?.view.as_ref()
+    }
+
+    /// An owned copy of the payload, which nobody else can change.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.payload().to_vec()
+    }
+
+    /// Keeps the pixels beyond the frame's own life.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+
+    /// Whether views made by [`hold`](Self::hold) are alive.
+    #[must_use]
+    pub fn is_viewed(&self) -> bool {
+        !self.hold.end.sole(self.hold.source, self.hold.slot)
+    }
+
+    /// Everything a reply carries over.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let Descriptor { seq, timestamp_ns, pts, duration, .. } = self.descriptor;
+        Stamp { seq: Some(seq), timestamp_ns: Some(timestamp_ns), pts, duration }
+    }
+
+    /// Takes the slot out of this side's hands, for a reply in place: its pool, and what to say of it.
+    pub(crate) fn into_parts(self) -> Option<(Arc<Pool>, Descriptor, Vec<u8>)> {
+        let Self { hold, descriptor, meta } = self;
+        let pool = Arc::clone(&hold.end.source(hold.source)?.pool);
+        hold.end.forget(hold.source, hold.slot)?;
+        Some((pool, descriptor, meta.unwrap_or_default()))
+    }
+
+    /// Whether `end` received it.
+    pub(crate) fn is_from(&self, end: &Arc<RecvEnd>) -> bool {
+        Arc::ptr_eq(&self.hold.end, end)
+    }
+}
