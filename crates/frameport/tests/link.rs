@@ -1,9 +1,8 @@
 //! One link between two processes: frames there and back, to the last byte.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod common;
 
-use common::{byte, is_picture, picture, role, small, small_worker, worker};
+use common::{byte, is_picture, picture, role, small_worker, worker};
 use frameport::spec::{BytesSpec, PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, WaitStrategy};
 use std::time::Duration;
@@ -137,7 +136,7 @@ fn a_worker_that_states_another_output_gets_it() {
 #[test]
 fn bytes_have_a_length_per_frame() {
     let spec = BytesSpec::new(5000);
-    let worker = worker("echo_bytes").input("in", &spec, Delivery::Lossless).output("out", &spec, Delivery::Lossless);
+    let worker = worker("echo_bytes").input("in", spec, Delivery::Lossless).output("out", spec, Delivery::Lossless);
     let worker = worker.spawn().unwrap();
     for len in [0, 1, 4999, 5000] {
         let mut frame = worker.loan().unwrap();
@@ -187,7 +186,7 @@ fn a_received_frame_never_changes_while_it_is_held() {
 #[test]
 fn large_frames_arrive_whole() {
     let spec = VideoSpec::new(PixelFormat::Rgba, 1920, 1080);
-    let worker = worker("reply").input("in", &spec, Delivery::Lossless).output("out", &spec, Delivery::Lossless);
+    let worker = worker("reply").input("in", &spec, Delivery::Lossless).output("out", spec, Delivery::Lossless);
     let worker = worker.slots(2).spawn().unwrap();
     worker.send(worker.loan().unwrap()).unwrap();
     assert!(is_picture(worker.recv().unwrap().payload(), 7));

@@ -20,6 +20,9 @@ pub(crate) enum State {
     Held { ring_seq: u64 },
     /// Sent back in place by the peer: this side's own code holds it as a received frame.
     Returned,
+    /// The peer died with it, or after sending it back in place: then it is on its ring and may still arrive. Nothing
+    /// is loaned any more.
+    Left { ring_seq: u64 },
 }
 
 /// One slot.
@@ -160,13 +163,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Queued or Held → Returned: the peer sent the slot back in place.
+    /// Queued, Held or Left → Returned: the peer sent the slot back in place.
     pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64, now_ns: u64) -> Result<(), SlotViolation> {
         let Some(slot) = self.slot(index) else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation: 0, state: State::Free });
         };
         let (generation, state) = (slot.generation, slot.state);
-        let (State::Queued { ring_seq } | State::Held { ring_seq }) = state else {
+        let (State::Queued { ring_seq } | State::Held { ring_seq } | State::Left { ring_seq }) = state else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
         };
         if claimed != generation {
@@ -191,7 +194,7 @@ impl Ledger {
         }
     }
 
-    /// The peer is gone: everything it had or might have had is free again, and what it never took is lost.
+    /// The peer is gone: what it never took is lost, what it had is nobody's.
     pub(crate) fn reclaim(&mut self) {
         for index in 0..self.slots.len() as u32 {
             let Some(slot) = self.slot(index) else { break };
@@ -200,8 +203,8 @@ impl Ledger {
                     self.counts.lost += 1;
                     self.set_free(index);
                 }
-                State::Held { .. } => self.set_free(index),
-                State::Free | State::Filling | State::Returned => {}
+                State::Held { ring_seq } => slot.state = State::Left { ring_seq },
+                State::Free | State::Filling | State::Returned | State::Left { .. } => {}
             }
         }
     }
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_frees_what_the_peer_had_and_counts_what_it_never_took() {
+    fn a_death_counts_what_the_peer_never_took_and_lets_its_last_replies_arrive() {
         let mut ledger = Ledger::new(4);
         for ring_seq in 0..3 {
             let (slot, _) = ledger.loan(0).unwrap();
@@ -280,6 +283,10 @@ mod tests {
         ledger.look(|slot| if slot == 0 { taken(0) } else { 0 }, clock).unwrap();
         ledger.reclaim();
         assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, lost: 2 });
-        assert_eq!(std::iter::from_fn(|| ledger.loan(0)).count(), 3, "all but the one being filled");
+        assert!(ledger.returned(1, 1, taken(1), 0).is_err(), "it never took that");
+        ledger.returned(0, 1, taken(0), 0).unwrap();
+        ledger.let_go(0);
+        ledger.unpin(3);
+        assert!(ledger.slots().all(|(_, slot)| slot.state == State::Free));
     }
 }

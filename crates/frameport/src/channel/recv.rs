@@ -127,7 +127,9 @@ impl RecvEnd {
         };
         drop(inner);
         match taken {
-            Ok((source, descriptor)) => self.accept(source, descriptor).map(Some),
+            Ok((source, descriptor)) => {
+                Ok(Some(Frame::new(Hold::of_taken(Arc::clone(self), source, descriptor.slot), descriptor)))
+            }
             Err(lie) => Err(self.state.violation(&lie)),
         }
     }
@@ -159,24 +161,15 @@ impl RecvEnd {
                 source.pool.spec
             ));
         }
+        // The ledger's word on slots sent back in place.
+        source.sent_by.as_ref().map_or(Ok(()), |end| end.returned(slot, generation)).map_err(|lie| lie.to_string())?;
         *holding = Holding { ring_seq: Some(ring_seq), generation };
+        if let Some(holds) = source.holds.get(slot as usize) {
+            holds.store(1, Ordering::Relaxed);
+        }
         inner.received += 1;
         source.pool.own.set_state(slot, taken(ring_seq));
         Ok((index, descriptor))
-    }
-
-    /// Makes the frame of a taken slot, after the ledger's word on slots sent back in place.
-    fn accept(self: &Arc<Self>, index: usize, descriptor: Descriptor) -> Result<Frame, Error> {
-        let slot = descriptor.slot;
-        if let Some(source) = self.sources.get(index) {
-            if let Some(sent_by) = &source.sent_by {
-                sent_by.returned(slot, descriptor.generation)?;
-            }
-            if let Some(holds) = source.holds.get(slot as usize) {
-                holds.store(1, Ordering::Relaxed);
-            }
-        }
-        Ok(Frame::new(Hold::of_taken(Arc::clone(self), index, slot), descriptor))
     }
 
     /// The next frame, waiting for it.

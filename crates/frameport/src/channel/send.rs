@@ -1,7 +1,8 @@
 //! The sending end of a channel.
 //!
 //! *Who calls it*: the host's `Worker` for what goes in, the worker's `Link` for what comes out. *Invariants*: one
-//! private lock covers ring and ledger; it is never held across a wait or a system call; a slot leaves by
+//! private lock covers ring and ledger; it is never held across a wait or a system call (but the wake-up at
+//! the link's end); a slot leaves by
 //! [`SendEnd::send`] and comes back by the ledger's look at the peer's words. *A hostile peer* is caught by the ledger.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,8 +15,8 @@ use frameport_sys::clock::now_ns;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
-use super::ledger::{Counts, Ledger, State};
-use super::state::LinkState;
+use super::ledger::{Counts, Ledger, SlotViolation, State};
+use super::state::{End, LinkState};
 use crate::error::{Error, Exhausted, SlotHolder};
 use crate::frame::{FrameMut, Stamp};
 use crate::pool::Pool;
@@ -75,8 +76,8 @@ impl SendEnd {
     /// A slot to fill, if one is free now.
     pub(crate) fn try_loan(self: &Arc<Self>) -> Result<Option<FrameMut>, Error> {
         self.state.check_fork()?;
-        self.state.check()?;
         let mut inner = self.lock();
+        self.state.check()?;
         if inner.closed {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
@@ -125,7 +126,7 @@ impl SendEnd {
                 State::Free if entry.pinned => {
                     (format!("kept by a live array of {bytes} bytes of the sender's own"), true)
                 }
-                State::Free => return None,
+                State::Free | State::Left { .. } => return None,
                 State::Filling => ("being filled here (a loan neither sent nor dropped)".to_owned(), false),
                 State::Queued { .. } => (format!("waiting to be received by {peer}"), true),
                 State::Held { .. } => (format!("held by {peer}"), true),
@@ -145,9 +146,9 @@ impl SendEnd {
                 format!("this frame was loaned from another channel than '{}' of '{}'", self.name, self.state.name());
             return Err(Error::Format { what });
         }
-        self.state.check()?;
         let meta_len = self.write_meta(&self.pool, frame.slot, &frame.meta)?;
         let mut inner = self.lock();
+        self.state.check()?;
         if inner.closed {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
@@ -236,11 +237,10 @@ impl SendEnd {
     }
 
     /// The host's check of a slot sent back in place.
-    pub(crate) fn returned(&self, slot: u32, generation: u64) -> Result<(), Error> {
+    pub(crate) fn returned(&self, slot: u32, generation: u64) -> Result<(), SlotViolation> {
         // A slot the pool does not have fails in the ledger, whatever its word.
         let word = if slot < self.pool.decl.slots { self.pool.peer.state(slot) } else { 0 };
-        let checked = self.lock().ledger.returned(slot, generation, word, now_ns());
-        checked.map_err(|lie| self.state.violation(&lie))
+        self.lock().ledger.returned(slot, generation, word, now_ns())
     }
 
     /// The host's own code let go of a frame sent back in place.
@@ -249,13 +249,15 @@ impl SendEnd {
         self.bells.nudge(slot_bit(self.channel));
     }
 
-    /// The peer is gone.
-    pub(crate) fn reclaim(&self) {
+    /// The peer is gone. The link ends under the lock: nothing is sent after the reclaim, and who knows of the end sees
+    /// closed counters.
+    pub(crate) fn reclaim(&self, end: End) {
         let mut inner = self.lock();
         let now = now_ns();
         // Its last words count as far as they make sense.
         let _ = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
         inner.ledger.reclaim();
+        self.state.finish(end);
     }
 
     pub(crate) fn counts(&self) -> SendCounts {

@@ -46,6 +46,7 @@ pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worke
         Err(error) => {
             worker.kill();
             let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
+            worker.settle();
             super::forward::flush();
             Err(error)
         }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::process::{Child, Exit, Signal};
@@ -200,11 +201,6 @@ impl Supervised {
         // Nothing more will be written: what is there is all there will be.
         self.on_control();
         self.on_stderr(PIPE_CHUNKS);
-        if let Some(ends) = self.ends.get()
-            && let Some(send) = &ends.send
-        {
-            send.reclaim();
-        }
         let Progress { hello, bye, failed, .. } = self.progress();
         let left = bye && failed.is_none() && exit == Exit::Code(0);
         let death = Death {
@@ -216,13 +212,21 @@ impl Supervised {
             connected: hello.is_some(),
         };
         tracing::debug!(link = self.state.name(), pid = self.pid, %exit, "worker ended");
-        self.state.finish(if left { End::PeerClosed } else { End::Died(Arc::new(death)) });
+        let end = if left { End::PeerClosed } else { End::Died(Arc::new(death)) };
+        match self.ends.get().and_then(|ends| ends.send.as_ref()) {
+            Some(send) => send.reclaim(end),
+            None => drop(self.state.finish(end)),
+        }
         self.advance(|progress| progress.exit = Some(exit));
     }
 
-    /// Whether nothing of the worker's process group is left.
-    pub(super) fn is_gone(&self) -> bool {
-        lock(&self.child).group_is_empty()
+    /// After the death: waits until nothing of the worker's process group is left and the service thread has let go of
+    /// it, so that its descriptors close with the caller's own copy. A second at most.
+    pub(super) fn settle(self: &Arc<Self>) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while (Arc::strong_count(self) > 1 || !lock(&self.child).group_is_empty()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The link's end as an error, for a worker that never became ready.

@@ -177,10 +177,7 @@ impl Worker {
             limit = self.grace.max(Duration::from_millis(500));
         };
         self.inner.state.finish(End::Closed);
-        let deadline = std::time::Instant::now() + Duration::from_secs(1);
-        while !self.inner.is_gone() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.inner.settle();
         super::forward::flush();
         Ok(exit)
     }

@@ -1,5 +1,4 @@
 //! What the cross-process tests share: the ground truth of frames, and workers that are this test program itself.
-#![expect(clippy::allow_attributes, reason = "which items are unused differs between the test programs")]
 #![allow(dead_code, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
