@@ -11,6 +11,8 @@
 //! relies on; on memory mapped read-only only relaxed loads are documented to be allowed, so an acquire is a relaxed
 //! load and a fence here.
 
+#[doc(hidden)]
+pub mod floor;
 pub mod page;
 pub mod park;
 pub mod pixels;
