@@ -10,7 +10,7 @@ use frameport::{Bytes, Delivery, Worker, WorkerBuilder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-const ROLE: &str = "FRAMEPORT_TEST_ROLE";
+pub(crate) const ROLE: &str = "FRAMEPORT_TEST_ROLE";
 
 /// A small picture.
 pub(crate) fn small() -> VideoSpec {
@@ -81,9 +81,10 @@ pub(crate) fn stat(pid: u32, number: usize) -> Option<u64> {
 pub(crate) struct Watched(pub(crate) u32, OwnedFd);
 
 impl Watched {
-    pub(crate) fn new(pid: u32) -> Self {
-        let raw = Pid::from_raw(pid.cast_signed()).unwrap();
-        Self(pid, rustix::process::pidfd_open(raw, PidfdFlags::empty()).unwrap())
+    /// `None` when there is no such process.
+    pub(crate) fn open(pid: u32) -> Option<Self> {
+        let raw = Pid::from_raw(pid.cast_signed())?;
+        Some(Self(pid, rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?))
     }
 
     /// Whether it dies before `deadline`.
