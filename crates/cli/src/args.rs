@@ -1,0 +1,96 @@
+//! The command line.
+//!
+//! *Who calls it*: `main`. *Invariants*: what can be checked without looking at a file is checked here, so that it
+//! comes with usage and status 2.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use frameport::spec::PixelFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  frameport run --input clip.mp4 --output out.mp4 -- python worker.py
+  frameport run --input pattern:1920x1080@60:600 --json -- ./worker
+  ffmpeg -i clip.mkv -f yuv4mpegpipe - | frameport run --input - --output - -- python worker.py | ffplay -";
+
+/// Exchange video frames with worker processes, zero-copy.
+#[derive(Debug, Parser)]
+#[command(name = "frameport", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a worker, feed it video, show how fast it is and keep what it makes
+    #[command(after_help = EXAMPLES)]
+    Run(RunArgs),
+    /// See it work in a few seconds: speed, proof that every byte arrives, a killed worker
+    Demo,
+    /// Check this machine, and say how to mend what is missing
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(hide = true, name = crate::program::BUNDLED_WORKER)]
+    BundledWorker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A video file, /dev/videoN, a URL, `-` for y4m on stdin, or pattern[:WIDTHxHEIGHT][@FPS][:FRAMES]
+    #[arg(short, long, value_name = "SRC", default_value = "pattern:1280x720@30:300")]
+    pub(crate) input: String,
+    /// A video file, or `-` for y4m on stdout; without it the results are received and dropped
+    #[arg(short, long, value_name = "DST")]
+    pub(crate) output: Option<String>,
+    /// Pixel format of the frames, FFmpeg's name [default: bgr24; for y4m its own]
+    #[arg(short, long, value_name = "PIX_FMT")]
+    pub(crate) format: Option<PixelFormat>,
+    /// Frames that can be on their way in each direction
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slots: u32,
+    /// How long the worker may take until it is ready for its first frame
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) ready_timeout: Duration,
+    /// Print the summary as JSON: on stdout, or on stderr where stdout carries video
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress and no summary
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The worker: a program and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let duration = Duration::try_from_secs_f64(number).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("more than 0 seconds are needed".to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_workers_arguments_are_its_own() {
+        for dashes in [&["--"][..], &[]] {
+            let words = ["frameport", "run", "--input", "a"].iter().chain(dashes).chain(&["python", "w.py", "--json"]);
+            let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else { panic!("run") };
+            assert_eq!(args.command, ["python", "w.py", "--json"]);
+            assert!(!args.json);
+        }
+    }
+}

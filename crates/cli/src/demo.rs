@@ -1,0 +1,3 @@
+pub(crate) fn demo(_: &crate::program::Program) -> i32 {
+    0
+}

@@ -1,0 +1,151 @@
+//! From the source into slots, and from slots into the sink.
+//!
+//! *Who calls it*: the run loop, one thread for each of the two functions. *Invariants*: pixels go through one small
+//! buffer between source and slot, and slot and sink, in the processor's cache; neither function waits without asking
+//! for the signal. *A hostile worker* decides what is written out, and when it ends.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use frameport::{Bytes, Error, Frame, Until, Worker};
+
+use super::flight::Flight;
+use super::interrupt::Signal;
+use crate::media::{FrameInfo, Incoming, MediaError, Sink, Source};
+
+/// How often a wait asks for the signal.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+/// Bytes of the buffer between pixels and files.
+const CHUNK: usize = 128 << 10;
+
+/// Sends what `source` has until it ends, the worker does or a signal comes. True when the input came to its end.
+pub(super) fn feed(
+    source: &mut dyn Source,
+    worker: &Worker,
+    flight: &Flight,
+    signal: &Signal,
+) -> Result<bool, MediaError> {
+    let live = source.is_live();
+    let mut chunk = vec![0; CHUNK];
+    let mut seq = 0;
+    while let Some(mut incoming) = source.next()? {
+        let mut interrupted = || signal.came();
+        let loaned =
+            if live { worker.try_loan() } else { worker.loan_until(Until::forever().or_when(TICK, &mut interrupted)) };
+        let mut frame = match loaned {
+            Ok(frame) => frame,
+            Err(Error::PoolExhausted(_)) if live => {
+                flight.miss();
+                continue;
+            }
+            // The collecting side sees the same end, and says why.
+            Err(_) => return Ok(false),
+        };
+        fill(frame.payload(), &mut incoming, &mut chunk)?;
+        frame.set_seq(seq);
+        frame.set_pts(incoming.info.pts);
+        frame.set_duration(incoming.info.duration);
+        flight.depart(seq, incoming.info, frameport::now());
+        if worker.send(frame).is_err() {
+            flight.recall(seq);
+            return Ok(false);
+        }
+        seq += 1;
+    }
+    Ok(!signal.came())
+}
+
+fn fill(slot: Bytes<'_>, incoming: &mut Incoming<'_>, chunk: &mut [u8]) -> Result<(), MediaError> {
+    let wrong = |what: String| MediaError::from(io::Error::other(what));
+    if incoming.bytes != slot.len() {
+        return Err(wrong(format!("the input's frame has {} bytes, a slot {}", incoming.bytes, slot.len())));
+    }
+    let mut at = 0;
+    while at < slot.len() {
+        let room = chunk.len().min(slot.len() - at);
+        let part = chunk.get_mut(..room).unwrap_or_default();
+        let read = match incoming.payload.read(part) {
+            Ok(0) => return Err(MediaError::from(io::Error::from(io::ErrorKind::UnexpectedEof))),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(MediaError::from(error)),
+        };
+        if !part.get(..read).is_some_and(|part| slot.copy_from(at, part)) {
+            return Err(wrong(format!("{read} bytes do not fit at {at} of a slot of {}", slot.len())));
+        }
+        at += read;
+    }
+    Ok(())
+}
+
+/// How collecting ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The worker sent its last.
+    Finished,
+    /// A signal came.
+    Interrupted,
+    /// The worker failed.
+    Worker(Error),
+    /// The output did.
+    Sink(MediaError),
+}
+
+/// Receives results and puts them into `sink`, if there is one, until there are no more.
+pub(super) fn collect(
+    mut sink: Option<&mut Box<dyn Sink>>,
+    worker: &Worker,
+    flight: &Flight,
+    signal: &Signal,
+) -> Ended {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let mut interrupted = || signal.came();
+        let frame = match worker.recv_until(Until::forever().or_when(TICK, &mut interrupted)) {
+            Ok(frame) => frame,
+            Err(Error::LinkClosed { .. }) => return Ended::Finished,
+            Err(Error::Interrupted) => return Ended::Interrupted,
+            Err(error) => return Ended::Worker(error),
+        };
+        let sent = flight.arrive(frame.seq(), frameport::now()).unwrap_or_default();
+        if let Some(sink) = &mut sink {
+            let info = FrameInfo {
+                pts: frame.pts().or(sent.pts),
+                duration: frame.duration().or(sent.duration),
+                tag: sent.tag,
+            };
+            if let Err(error) = sink.put(&info, &mut |out| write_tight(&frame, out, &mut chunk)) {
+                return Ended::Sink(error);
+            }
+        }
+    }
+}
+
+/// Writes a frame's pixels without the gaps its layout may have.
+fn write_tight(frame: &Frame, out: &mut dyn Write, chunk: &mut [u8]) -> io::Result<()> {
+    for plane in frame.planes() {
+        let layout = plane.layout();
+        if layout.is_tight() {
+            write_bytes(plane.bytes(), out, chunk)?;
+            continue;
+        }
+        for row in (0..layout.rows).filter_map(|y| plane.row(y)) {
+            write_bytes(row, out, chunk)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_bytes(bytes: Bytes<'_>, out: &mut dyn Write, chunk: &mut [u8]) -> io::Result<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let room = chunk.len().min(bytes.len() - at);
+        let part = chunk.get_mut(..room).unwrap_or_default();
+        if !bytes.copy_to(at, part) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.write_all(part)?;
+        at += room;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The frames that are on their way, and what became of the others.
+//!
+//! *Who calls it*: the feeding thread before it sends, the collecting thread when a frame is back, the progress display.
+//! *Invariants*: sent = answered + dropped + on their way. A frame counts as dropped as soon as a later one is answered.
+//! *A hostile worker* can send what nobody asked for: it is counted as extra and gets no one's tags; one that never
+//! answers costs [`REMEMBERED`] entries.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hdrhistogram::Histogram;
+
+use crate::media::FrameInfo;
+
+/// The most frames on their way that are remembered; older ones count as dropped.
+const REMEMBERED: usize = 4096;
+
+/// Longest latency told apart from longer ones.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct Flight(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    under_way: VecDeque<Sent>,
+    counts: Counts,
+    /// From send to receive, in ns; `None` where the machine has no memory for it.
+    latency: Option<Histogram<u64>>,
+    first_ns: Option<u64>,
+    last_ns: u64,
+}
+
+#[derive(Debug)]
+struct Sent {
+    seq: u64,
+    at_ns: u64,
+    info: FrameInfo,
+}
+
+/// How many frames had which fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Sent to the worker.
+    pub(super) sent: u64,
+    /// Of those, the ones that came back.
+    pub(super) answered: u64,
+    /// Of those, the ones the worker passed over.
+    pub(super) dropped: u64,
+    /// Results beside the answers: a second one for a frame, or one for none.
+    pub(super) extra: u64,
+    /// Frames of a live input that found the worker busy.
+    pub(super) missed: u64,
+}
+
+impl Counts {
+    /// Frames received from the worker.
+    pub(super) fn results(&self) -> u64 {
+        self.answered + self.extra
+    }
+
+    /// Frames sent that nothing is known of.
+    pub(super) fn under_way(&self) -> u64 {
+        self.sent.saturating_sub(self.answered).saturating_sub(self.dropped)
+    }
+}
+
+/// Everything there is to show, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Figures {
+    pub(super) counts: Counts,
+    /// Latency in ns: p50, p99, p99.9 and the longest; `None` before the first answer.
+    pub(super) latency: Option<[u64; 4]>,
+    /// From the first frame sent to the last sent or received, in ns.
+    pub(super) span_ns: u64,
+}
+
+impl Figures {
+    /// Results a second over the whole time; frames sent where there are no results.
+    pub(super) fn fps(&self) -> f64 {
+        let frames = if self.counts.results() > 0 { self.counts.results() } else { self.counts.sent };
+        if self.span_ns == 0 { 0.0 } else { frames as f64 * 1e9 / self.span_ns as f64 }
+    }
+}
+
+impl Flight {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Inner {
+            under_way: VecDeque::new(),
+            counts: Counts::default(),
+            latency: Histogram::new_with_bounds(1, LONGEST_NS, 3).ok(),
+            first_ns: None,
+            last_ns: 0,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that frame `seq` is about to be sent; call in order of `seq`.
+    pub(super) fn depart(&self, seq: u64, info: FrameInfo, now_ns: u64) {
+        let mut inner = self.lock();
+        inner.counts.sent += 1;
+        inner.first_ns.get_or_insert(now_ns);
+        inner.last_ns = inner.last_ns.max(now_ns);
+        inner.under_way.push_back(Sent { seq, at_ns: now_ns, info });
+        if inner.under_way.len() > REMEMBERED {
+            inner.under_way.pop_front();
+            inner.counts.dropped += 1;
+        }
+    }
+
+    /// Takes back the last departure: the frame could not be sent.
+    pub(super) fn recall(&self, seq: u64) {
+        let mut inner = self.lock();
+        if inner.under_way.back().is_some_and(|sent| sent.seq == seq) {
+            inner.under_way.pop_back();
+            inner.counts.sent -= 1;
+        }
+    }
+
+    /// Notes a result, and gives what went out with the frame it answers.
+    pub(super) fn arrive(&self, seq: u64, now_ns: u64) -> Option<FrameInfo> {
+        let mut inner = self.lock();
+        inner.last_ns = inner.last_ns.max(now_ns);
+        while inner.under_way.front().is_some_and(|sent| sent.seq < seq) {
+            inner.under_way.pop_front();
+            inner.counts.dropped += 1;
+        }
+        let is_next = inner.under_way.front().is_some_and(|sent| sent.seq == seq);
+        let answered = if is_next { inner.under_way.pop_front() } else { None };
+        match &answered {
+            Some(sent) => {
+                inner.counts.answered += 1;
+                let passed = now_ns.saturating_sub(sent.at_ns);
+                if let Some(latency) = &mut inner.latency {
+                    latency.saturating_record(passed);
+                }
+            }
+            None => inner.counts.extra += 1,
+        }
+        answered.map(|sent| sent.info)
+    }
+
+    /// Notes a frame of a live input that was not sent.
+    pub(super) fn miss(&self) {
+        self.lock().counts.missed += 1;
+    }
+
+    /// Nothing will be answered any more: what is still on its way was dropped.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.counts.dropped += inner.under_way.len() as u64;
+        inner.under_way.clear();
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let inner = self.lock();
+        let latency = inner.latency.as_ref().filter(|latency| !latency.is_empty());
+        let latency = latency.map(|latency| {
+            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| latency.value_at_quantile(quantile));
+            [p50, p99, p999, latency.max()]
+        });
+        let span_ns = inner.first_ns.map_or(0, |first| inner.last_ns.saturating_sub(first));
+        Figures { counts: inner.counts, latency, span_ns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagged(tag: &str) -> FrameInfo {
+        FrameInfo { tag: Some(tag.into()), ..FrameInfo::default() }
+    }
+
+    #[test]
+    fn tags_come_back_with_their_own_frame_and_gaps_count_as_dropped() {
+        let flight = Flight::new();
+        for (seq, tag) in [(0, "a"), (1, "b"), (2, "c"), (3, "d")] {
+            flight.depart(seq, tagged(tag), seq * 100);
+        }
+        assert_eq!(flight.arrive(0, 500), Some(tagged("a")));
+        assert_eq!(flight.arrive(2, 700), Some(tagged("c")));
+        assert_eq!(flight.arrive(2, 800), None, "a second result for one frame");
+        assert_eq!(flight.arrive(1, 800), None, "a result that comes after a later one");
+        let Figures { counts, latency, span_ns } = flight.figures();
+        assert_eq!(counts, Counts { sent: 4, answered: 2, dropped: 1, extra: 2, missed: 0 });
+        assert_eq!((counts.under_way(), counts.results(), span_ns), (1, 4, 800));
+        assert_eq!(latency, Some([500, 500, 500, 500]));
+        flight.close();
+        assert_eq!(flight.figures().counts.dropped, 2);
+    }
+
+    #[test]
+    fn a_worker_that_never_answers_costs_bounded_memory() {
+        let flight = Flight::new();
+        for seq in 0..10_000 {
+            flight.depart(seq, FrameInfo::default(), seq);
+        }
+        assert!(flight.lock().under_way.len() <= REMEMBERED);
+        let counts = flight.figures().counts;
+        assert_eq!(counts.under_way() + counts.dropped, 10_000);
+        flight.recall(9_999);
+        assert_eq!(flight.figures().counts.sent, 9_999);
+    }
+}

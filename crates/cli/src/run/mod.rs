@@ -1,0 +1,309 @@
+//! `frameport run`: a worker, fed from a source, its results in a sink.
+//!
+//! *Who calls it*: `main`. [`feed`] moves the frames on two threads, [`flight`] knows where each one is, [`screen`] and
+//! [`summary`] tell a person, [`interrupt`] listens to Ctrl-C. *Invariants*: when it returns, the worker and ffmpeg are
+//! gone and the output is complete, whatever ended it; the first cause is the one reported. *A hostile worker* can be
+//! slow for ever, which is no error; a signal ends it all the same.
+
+mod feed;
+mod flight;
+mod interrupt;
+mod screen;
+mod summary;
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use frameport::spec::{Spec, VideoSpec};
+use frameport::{Delivery, Error, Exit, Until, Worker};
+
+use self::feed::{Ended, TICK};
+use self::flight::Flight;
+use self::interrupt::{Interrupt, Signal};
+use self::screen::Screen;
+use self::summary::{Cause, Summary};
+use crate::args::RunArgs;
+use crate::media::{self, MediaError, Sink, Source};
+
+/// How long the screen is left alone.
+const REFRESH: Duration = Duration::from_millis(100);
+/// How long a source may take to end once it was told to; one that reads a silent pipe never does.
+const SOURCE_END: Duration = Duration::from_secs(2);
+
+/// Why there was no run, or why it failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    #[error(transparent)]
+    Link(#[from] Error),
+    #[error("{0} failed: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// Runs it and returns the exit status.
+pub(crate) fn run(args: RunArgs) -> i32 {
+    let interrupt = match Interrupt::watch() {
+        Ok(interrupt) => interrupt,
+        Err(error) => return failed(&Failure::System("listening for signals", error)),
+    };
+    let mut screen = Screen::new(args.quiet);
+    let outcome = start(&args, interrupt.signal(), &mut screen);
+    screen.clear();
+    let signal = interrupt.signal().status();
+    let (summary, error) = match outcome {
+        Ok(outcome) => outcome,
+        // Whatever failed then failed because of it.
+        Err(error) => return signal.unwrap_or_else(|| failed(&error)),
+    };
+    for note in &summary.notes {
+        screen.note(note);
+    }
+    let printed = if args.json {
+        summary.print_json()
+    } else if args.quiet {
+        Ok(())
+    } else {
+        summary.print()
+    };
+    match (signal, error, printed) {
+        (Some(status), ..) => status,
+        (None, Some(error), _) => failed(&error),
+        (None, None, Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            failed(&Failure::System("printing the summary", error))
+        }
+        _ => crate::OK,
+    }
+}
+
+fn failed(failure: &Failure) -> i32 {
+    crate::complain(failure);
+    if matches!(failure, Failure::Usage(_)) { 2 } else { crate::FAILED }
+}
+
+fn check(args: &RunArgs) -> Result<(), Failure> {
+    let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
+    if args.command.is_empty() {
+        return wrong("which worker? put its command after `--`, as in: frameport run -- python worker.py");
+    }
+    if args.input == "-" && io::stdin().is_terminal() {
+        return wrong(
+            "nothing is piped into standard input: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | frameport run -i - …",
+        );
+    }
+    if args.output.as_deref() == Some("-") && io::stdout().is_terminal() {
+        return wrong("video would go to the terminal: pipe it on, as in `… | ffplay -`, or name a file");
+    }
+    Ok(())
+}
+
+/// Opens and starts everything, lets it run, and ends it.
+fn start(args: &RunArgs, signal: &Signal, screen: &mut Screen) -> Result<(Summary, Option<Failure>), Failure> {
+    check(args)?;
+    let source = media::open_source(&args.input, args.format)?;
+    let (spec, origin, total) = (source.spec().clone(), source.origin().clone(), source.frames_hint());
+    screen.waiting("waiting for the worker to be ready");
+    let started = Instant::now();
+    let worker = spawn(args, &spec, signal, screen)?;
+    let ready = started.elapsed();
+    let sink = match args.output.as_deref() {
+        None | Some("null") => None,
+        Some(output) => Some(media::open_sink(output, &origin, &sink_spec(&spec, &worker)?)?),
+    };
+    screen.begin(total);
+    let summary = Summary {
+        ended: Cause::Input,
+        error: None,
+        input: args.input.clone(),
+        output: args.output.clone(),
+        command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        input_spec: worker.input_spec().map(ToString::to_string),
+        output_spec: worker.output_spec().map(ToString::to_string),
+        ready_seconds: ready.as_secs_f64(),
+        seconds: 0.0,
+        fps: 0.0,
+        sent: 0,
+        taken: 0,
+        received: 0,
+        extra: 0,
+        dropped: 0,
+        missed: 0,
+        unanswered: 0,
+        latency_us: None,
+        isolation: worker.isolation().to_string(),
+        exit: None,
+        notes: Vec::new(),
+    };
+    stream(source, worker, sink, signal, screen, summary)
+}
+
+fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Worker, Failure> {
+    let mut words = args.command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    // "worker.py" says more than "python".
+    let script = args.command.get(1).map(Path::new).filter(|script| script.extension().is_some());
+    let builder = Worker::command(program)
+        .args(words)
+        .input("in", spec, Delivery::Lossless)
+        .output("out", spec, Delivery::Lossless)
+        .slots(args.slots)
+        .ready_timeout(args.ready_timeout)
+        .on_stderr(screen.worker_words());
+    let builder = match script.and_then(Path::file_name) {
+        Some(name) => builder.name(name.to_string_lossy()),
+        None => builder,
+    };
+    Ok(builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came()))?)
+}
+
+/// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.
+fn sink_spec(input: &VideoSpec, worker: &Worker) -> Result<VideoSpec, Failure> {
+    let stated = worker.output_spec();
+    let Some(Spec::Video(output)) = stated else {
+        let what = stated.map_or("nothing".to_owned(), ToString::to_string);
+        return Err(Failure::Usage(format!("the worker sends {what}, which is no video: leave out --output")));
+    };
+    let mut output = output.clone();
+    output.fps = output.fps.or(input.fps);
+    output.time_base = output.time_base.or(input.time_base);
+    if output.format == input.format && output.colour == frameport::spec::Colour::UNSPECIFIED {
+        output.colour = input.colour;
+    }
+    Ok(output)
+}
+
+/// What the feeding thread leaves behind.
+struct Fed {
+    result: Result<bool, MediaError>,
+    notes: Vec<String>,
+}
+
+fn stream(
+    mut source: Box<dyn Source>,
+    worker: Worker,
+    sink: Option<Box<dyn Sink>>,
+    signal: &Signal,
+    screen: &mut Screen,
+    mut summary: Summary,
+) -> Result<(Summary, Option<Failure>), Failure> {
+    let (worker, flight, stopper) = (Arc::new(worker), Arc::new(Flight::new()), source.stopper());
+    let feeding = {
+        let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
+        on_thread("frameport-feed", move || {
+            let result = feed::feed(source.as_mut(), &worker, &flight, &signal);
+            // Also after an error: what was sent before shall come back.
+            worker.finish();
+            Fed { result, notes: source.notes().to_vec() }
+        })?
+    };
+    let collecting = {
+        let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
+        let mut sink = sink;
+        on_thread("frameport-collect", move || {
+            let ended = feed::collect(sink.as_mut(), &worker, &flight, &signal);
+            (ended, sink)
+        })?
+    };
+
+    let (ended, sink) = loop {
+        match collecting.recv_timeout(REFRESH) {
+            Ok(collected) => break collected,
+            Err(RecvTimeoutError::Timeout) => screen.update(&flight.figures()),
+            Err(RecvTimeoutError::Disconnected) => break (Ended::Interrupted, None),
+        }
+        if signal.came() {
+            stopper.stop();
+        }
+    };
+    screen.update(&flight.figures());
+    stopper.stop();
+    let exit = match ended {
+        Ended::Finished => wait_exit(&worker, signal, screen),
+        _ => worker.stop().ok(),
+    };
+    let fed = feeding.recv_timeout(SOURCE_END).ok();
+    let finished = sink.filter(|_| !matches!(ended, Ended::Sink(_))).map(|sink| sink.finish());
+
+    let input_ended = fed.as_ref().is_some_and(|fed| matches!(fed.result, Ok(true)));
+    if matches!(ended, Ended::Finished) {
+        flight.close();
+    }
+    summary.count(&flight.figures());
+    summary.taken = worker.stats().received;
+    summary.exit = exit.map(|exit| exit.to_string());
+    let (fed, notes) = fed.map_or((Ok(false), Vec::new()), |fed| (fed.result, fed.notes));
+    summary.notes = notes;
+    let finished = finished.transpose().map(|notes| summary.notes.extend(notes.unwrap_or_default()));
+
+    let (cause, error) = verdict(ended, exit, fed, finished, &worker);
+    summary.ended = match cause {
+        _ if signal.came() => Cause::Signal,
+        Cause::Input if !input_ended => {
+            summary.notes.push(format!("'{}' ended before the input did", worker.name()));
+            Cause::Worker
+        }
+        cause => cause,
+    };
+    let error = error.filter(|_| !signal.came());
+    summary.error = error.as_ref().map(ToString::to_string);
+    Ok((summary, error))
+}
+
+/// The first thing that went wrong.
+fn verdict(
+    ended: Ended,
+    exit: Option<Exit>,
+    fed: Result<bool, MediaError>,
+    finished: Result<(), MediaError>,
+    worker: &Worker,
+) -> (Cause, Option<Failure>) {
+    let failure = match ended {
+        Ended::Sink(error) => Some(Failure::from(error)),
+        Ended::Worker(error) => Some(Failure::from(error)),
+        Ended::Finished if !matches!(exit, None | Some(Exit::Code(0))) => worker.try_recv().err().map(Failure::from),
+        Ended::Finished | Ended::Interrupted => None,
+    };
+    let failure = failure.or_else(|| fed.err().map(Failure::from)).or_else(|| finished.err().map(Failure::from));
+    match failure {
+        None => (Cause::Input, None),
+        Some(Failure::Media(MediaError::Io { source, .. })) if source.kind() == io::ErrorKind::BrokenPipe => {
+            (Cause::Output, None)
+        }
+        Some(failure) => (Cause::Error, Some(failure)),
+    }
+}
+
+/// Waits for a worker that has sent its last: it may have files to write.
+fn wait_exit(worker: &Worker, signal: &Signal, screen: &Screen) -> Option<Exit> {
+    let patience = Instant::now() + Duration::from_secs(5);
+    let mut told = false;
+    while !signal.came() {
+        if let Some(exit) = worker.wait_exit(TICK) {
+            return Some(exit);
+        }
+        if !told && Instant::now() > patience {
+            told = true;
+            screen
+                .note(&format!("'{}' has sent its last frame, waiting for it to exit; Ctrl-C ends it", worker.name()));
+        }
+    }
+    worker.stop().ok()
+}
+
+/// Runs `work` on a thread that is not waited for: its result comes by the channel.
+fn on_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Receiver<T>, Failure> {
+    let (sender, receiver) = sync_channel(1);
+    let run = move || {
+        // Nobody waits for it any more after a signal.
+        let _ = sender.send(work());
+    };
+    let started = thread::Builder::new().name(name.to_owned()).spawn(run);
+    started.map(|_| receiver).map_err(|error| Failure::System("starting a thread", error))
+}
