@@ -58,13 +58,16 @@ impl LinkBuilder {
 
 /// A worker's link with its host. May be used from any thread.
 ///
-/// Dropping it says goodbye: the host's `recv` ends after the last frame sent.
+/// Dropping it says goodbye: the host's `recv` ends after the last frame sent. Where a panic drops it, the host's `recv`
+/// ends with this process's death instead, and says so.
 #[derive(Debug)]
 pub struct Link {
     state: Arc<LinkState>,
     control: Arc<OwnedFd>,
     ends: Ends,
     ready: AtomicBool,
+    /// This worker's own code failed: the link does not end in order.
+    failed: AtomicBool,
 }
 
 impl Link {
@@ -92,7 +95,7 @@ impl Link {
         let ends = join(&state, &welcome, handles)?;
         let control = Arc::new(control);
         watch::start(&state, &control, decoder, welcome.group)?;
-        Ok(Self { state, control, ends, ready: AtomicBool::new(false) })
+        Ok(Self { state, control, ends, ready: AtomicBool::new(false), failed: AtomicBool::new(false) })
     }
 
     fn receiver(&self) -> Result<&Arc<RecvEnd>, Error> {
@@ -255,8 +258,10 @@ impl Link {
         self.ends.send.as_ref().map(|end| &end.pool.spec)
     }
 
-    /// Tells the host in one line why this worker is about to exit, for its error.
+    /// Tells the host in one line why this worker is about to exit, for its error: what its `recv` answers after the last
+    /// frame sent, as soon as this process is dead.
     pub fn fail(&self, message: &str) {
+        self.failed.store(true, Ordering::Relaxed);
         let short: String = message.chars().take(4096).collect();
         let _ = say(&self.control, &ToHost::Failed { message: short });
     }
@@ -266,10 +271,23 @@ impl Link {
         if self.state.forked() {
             return;
         }
-        if let Some(send) = &self.ends.send {
+        self.close_sender();
+        if self.state.finish(End::Closed) {
+            self.say_bye();
+        }
+    }
+
+    /// A failed worker's results have no orderly end: its host learns of the failure instead.
+    fn close_sender(&self) {
+        if let Some(send) = &self.ends.send
+            && !self.failed.load(Ordering::Relaxed)
+        {
             send.close();
         }
-        if self.state.finish(End::Closed) {
+    }
+
+    fn say_bye(&self) {
+        if !self.failed.load(Ordering::Relaxed) {
             let _ = say(&self.control, &ToHost::Bye);
         }
     }
@@ -280,12 +298,13 @@ impl Drop for Link {
         if self.state.forked() {
             return;
         }
-        if let Some(send) = &self.ends.send {
-            send.close();
+        if std::thread::panicking() && !self.failed.load(Ordering::Relaxed) {
+            self.fail("a thread of the worker panicked");
         }
+        self.close_sender();
         // Also after the host said to stop: leaving in order is worth saying.
         self.state.finish(End::Closed);
-        let _ = say(&self.control, &ToHost::Bye);
+        self.say_bye();
     }
 }
 
