@@ -25,6 +25,8 @@ use crate::error::Error;
 use crate::link::{self, Control, Side, Terms};
 use crate::pool::{self, Handles, Pool};
 
+/// How long after the end of its control channel a worker may take to be dead.
+const HUNG_UP: Duration = Duration::from_secs(1);
 /// Bytes left alone beside the pools, for everything else the machine does.
 const RESERVE: u64 = 16 << 20;
 
@@ -167,7 +169,16 @@ fn await_stage(
     stage: &'static str,
     reached: impl Fn(&Progress) -> bool,
 ) -> Result<Progress, Error> {
-    match worker.wait(until, |progress| reached(progress) || progress.exit.is_some() || worker.state.end().is_some()) {
+    let ended = |progress: &Progress| progress.exit.is_some() || worker.state.end().is_some();
+    let mut waited = worker.wait(until, |progress| reached(progress) || progress.hung_up || ended(progress));
+    if waited.as_ref().is_ok_and(|progress| progress.hung_up && !ended(progress)) {
+        // Its death says more, and is not far unless the worker lives on without its link.
+        waited = worker.wait(&mut Until::after(HUNG_UP), ended).or_else(|_| {
+            let _ = worker.state.violation(&"it closed its link before its first recv and lives on; does something in it close descriptors it does not know?");
+            Ok(worker.progress())
+        });
+    }
+    match waited {
         Ok(progress) if reached(&progress) && worker.state.end().is_none() => Ok(progress),
         Ok(_) => Err(worker.end_error().unwrap_or(Error::Interrupted)),
         Err(Ended::Interrupted) => Err(Error::Interrupted),

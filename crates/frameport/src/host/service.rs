@@ -94,7 +94,7 @@ impl Service {
                 // Dead since this turn's events were collected.
                 let Some(worker) = worker else { continue };
                 match token % KINDS {
-                    CONTROL if !worker.on_control() => self.poller.remove(&worker.control),
+                    CONTROL if !worker.on_control(TURN_CHUNKS) => self.poller.remove(&worker.control),
                     STDERR if !worker.on_stderr(TURN_CHUNKS) => {
                         worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr.as_fd()));
                     }

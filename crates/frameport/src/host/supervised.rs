@@ -23,10 +23,14 @@ use crate::link::Ends;
 /// Bytes of stderr kept for the error.
 const TAIL: usize = 64 * 1024;
 
-/// Reads of stderr in one turn of the service thread.
+/// Reads from one worker's socket or stderr in one turn of the service thread.
 pub(super) const TURN_CHUNKS: usize = 8;
-/// Reads that empty any pipe a dead worker left: the largest an unprivileged process may have is 1 MiB.
-const PIPE_CHUNKS: usize = 128;
+/// Reads that empty any pipe or socket a dead worker left: the largest pipe an unprivileged process may have is 1 MiB.
+const ALL_CHUNKS: usize = 128;
+/// Characters of a worker's description of itself that reach an error's text.
+const LIBRARY: usize = 100;
+/// Characters of a worker's reason to fail.
+const REASON: usize = 4096;
 
 /// How far a worker has come.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,9 @@ pub(super) struct Progress {
     pub(super) hello: Option<Hello>,
     pub(super) ready: bool,
     pub(super) bye: bool,
+    /// No process has the other end of the control channel: where none left in order, one is about to be dead, or closed
+    /// what it should not have.
+    pub(super) hung_up: bool,
     pub(super) failed: Option<String>,
     pub(super) exit: Option<Exit>,
 }
@@ -109,39 +116,47 @@ impl Supervised {
         self.changed.notify_all();
     }
 
-    /// Reads what the worker has sent. False at the end of the stream or after nonsense: do not watch it any longer.
-    pub(super) fn on_control(&self) -> bool {
+    /// Reads what the worker has sent, `chunks` reads at most. False at the end of the stream or after nonsense: do not
+    /// watch it any longer.
+    pub(super) fn on_control(&self, chunks: usize) -> bool {
         let mut bytes = [0; 4096];
-        loop {
+        for _ in 0..chunks {
             match socket::recv(self.control.as_fd(), &mut bytes, false) {
-                Ok(0) => return false,
-                Ok(read) => lock(&self.decoder).push(bytes.get(..read).unwrap_or_default()),
+                Ok(read) if read > 0 => lock(&self.decoder).push(bytes.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
-            loop {
-                let decoded = lock(&self.decoder).decode::<ToHost>();
-                match decoded {
-                    Ok(Some(message)) => self.on_message(message),
-                    Ok(None) => break,
-                    Err(error) => {
-                        let _ = self.state.violation(&error);
-                        self.kill();
-                        return false;
-                    }
+                Ok(_) | Err(_) => {
+                    self.advance(|progress| progress.hung_up = true);
+                    return false;
                 }
             }
+            if let Err(lie) = self.on_messages() {
+                let _ = self.state.violation(&lie);
+                self.kill();
+                return false;
+            }
         }
+        true
     }
 
-    fn on_message(&self, message: ToHost) {
-        tracing::debug!(link = self.state.name(), pid = self.pid, ?message, "from worker");
-        match message {
-            ToHost::Hello(hello) => self.advance(|progress| progress.hello = Some(hello)),
-            ToHost::Ready => self.advance(|progress| progress.ready = true),
-            ToHost::Failed { message } => self.advance(|progress| progress.failed = Some(message)),
-            ToHost::Bye => self.advance(|progress| progress.bye = true),
-            ToHost::Unknown => {}
+    fn on_messages(&self) -> Result<(), String> {
+        loop {
+            let decoded = lock(&self.decoder).decode::<ToHost>().map_err(|error| error.to_string())?;
+            let Some(message) = decoded else { return Ok(()) };
+            tracing::debug!(link = self.state.name(), pid = self.pid, ?message, "from worker");
+            match message {
+                ToHost::Hello(_) if self.progress().hello.is_some() => return Err("it said hello twice".to_owned()),
+                ToHost::Hello(mut hello) => {
+                    hello.library = hello.library.chars().take(LIBRARY).collect();
+                    self.advance(|progress| progress.hello = Some(hello));
+                }
+                ToHost::Ready => self.advance(|progress| progress.ready = true),
+                ToHost::Failed { message } => {
+                    let message = message.chars().take(REASON).collect();
+                    self.advance(|progress| progress.failed = Some(message));
+                }
+                ToHost::Bye => self.advance(|progress| progress.bye = true),
+                ToHost::Unknown => {}
+            }
         }
     }
 
@@ -199,8 +214,8 @@ impl Supervised {
             child.reap().unwrap_or(Exit::Unknown)
         };
         // Nothing more will be written: what is there is all there will be.
-        self.on_control();
-        self.on_stderr(PIPE_CHUNKS);
+        self.on_control(ALL_CHUNKS);
+        self.on_stderr(ALL_CHUNKS);
         let Progress { hello, bye, failed, .. } = self.progress();
         let left = bye && failed.is_none() && exit == Exit::Code(0);
         let death = Death {
