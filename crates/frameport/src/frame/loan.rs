@@ -118,6 +118,14 @@ impl FrameMut {
         self.meta = meta;
     }
 
+    /// Whether this process may still look at the pixels.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a forked child, where they are not mapped.
+    pub fn check_fork(&self) -> Result<(), Error> {
+        self.end.state.check_fork()
+    }
+
     /// Keeps the slot from reuse while a view of this side's own is alive, also after `send`.
     #[must_use]
     pub fn pin(&self) -> Pin {

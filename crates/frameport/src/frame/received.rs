@@ -174,6 +174,14 @@ impl Frame {
         !self.hold.end.sole(self.hold.source, self.hold.slot)
     }
 
+    /// Whether this process may still look at the pixels.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a forked child, where they are not mapped.
+    pub fn check_fork(&self) -> Result<(), Error> {
+        self.hold.end.state.check_fork()
+    }
+
     /// Everything a reply carries over.
     pub(crate) fn stamp(&self) -> Stamp {
         let Descriptor { seq, timestamp_ns, pts, duration, .. } = self.descriptor;

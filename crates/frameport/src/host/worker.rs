@@ -90,6 +90,14 @@ impl Worker {
         }
     }
 
+    /// A slot to fill, if one is free now; that none is counts as no failure.
+    ///
+    /// # Errors
+    /// [`Error::WorkerDied`], [`Error::LinkClosed`].
+    pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
+        self.judge(self.sender()?.try_loan())
+    }
+
     /// Adds what this side could do about an exhausted pool.
     fn explain(&self, mut error: Error) -> Error {
         if let Error::PoolExhausted(exhausted) = &mut error

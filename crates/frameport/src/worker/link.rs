@@ -164,6 +164,14 @@ impl Link {
         self.sender()?.loan(&mut until)
     }
 
+    /// A slot of the return pool, if one is free now.
+    ///
+    /// # Errors
+    /// [`Error::LinkClosed`] when the host has closed.
+    pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
+        self.sender()?.try_loan()
+    }
+
     /// A slot of the return pool that carries the sequence number and times of `frame`, waiting for one.
     ///
     /// # Errors

@@ -1,0 +1,101 @@
+"""Exchange video frames with worker processes, zero-copy, with nothing to install or clean up.
+
+A worker, the whole of it::
+
+    import frameport as fp
+
+    @fp.worker
+    def process(frame):
+        frame.array[:] = 255 - frame.array  # edited in place: the same slot goes back
+
+and a host in Python::
+
+    with fp.spawn([sys.executable, "worker.py"], fp.Spec("bgr24", 1920, 1080)) as w:
+        with w.loan() as frame:  # sent when the block ends
+            camera.read_into(frame.array)
+        result = w.recv()
+
+Frames, loans and their planes are arrays by themselves: `numpy.asarray(frame)`, `memoryview(frame)` and
+`from_dlpack(frame)` are views that keep the frame's slot for as long as they live.
+"""
+
+from ._host import spawn
+from ._loop import DROP, Drop, main, worker
+from ._native import (
+    Frame,
+    Frames,
+    Link,
+    Loan,
+    Pixels,
+    Plane,
+    SlotHolder,
+    Spec,
+    Stats,
+    Worker,
+    __version__,
+    now,
+)
+from ._worker import connect
+from .exceptions import (
+    ConfigError,
+    ForkedError,
+    FormatError,
+    FrameportError,
+    FrameReleased,
+    IsolationError,
+    LinkClosed,
+    MemoryLimit,
+    MetaError,
+    MetaTooLong,
+    NotAWorker,
+    NotReady,
+    PoolExhausted,
+    ProtocolError,
+    Refused,
+    SpawnError,
+    Timeout,
+    VersionError,
+    Violation,
+    WorkerDied,
+)
+
+__all__ = [
+    "DROP",
+    "ConfigError",
+    "Drop",
+    "ForkedError",
+    "FormatError",
+    "Frame",
+    "FrameReleased",
+    "FrameportError",
+    "Frames",
+    "IsolationError",
+    "Link",
+    "LinkClosed",
+    "Loan",
+    "MemoryLimit",
+    "MetaError",
+    "MetaTooLong",
+    "NotAWorker",
+    "NotReady",
+    "Pixels",
+    "Plane",
+    "PoolExhausted",
+    "ProtocolError",
+    "Refused",
+    "SlotHolder",
+    "SpawnError",
+    "Spec",
+    "Stats",
+    "Timeout",
+    "VersionError",
+    "Violation",
+    "Worker",
+    "WorkerDied",
+    "__version__",
+    "connect",
+    "main",
+    "now",
+    "spawn",
+    "worker",
+]

@@ -1,0 +1,109 @@
+"""Everything frameport raises, all of it a `FrameportError`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._native import SlotHolder
+
+
+class FrameportError(Exception):
+    """What all of them are."""
+
+
+class LinkClosed(FrameportError):
+    """The link has ended in order: leave the loop."""
+
+
+class WorkerDied(FrameportError):
+    """The worker is dead."""
+
+    name: str = ""
+    """Its name."""
+    pid: int = 0
+    """The process the host started."""
+    returncode: int | None = None
+    """Its exit status as `subprocess` says it: a negative one is a signal; None if somebody else collected it."""
+    signal: int | None = None
+    """The signal that killed it, if one did."""
+    reason: str | None = None
+    """What it said of itself before it went: "ValueError: no such model"."""
+    stderr_tail: str = ""
+    """The end of what it wrote to stdout and stderr, 64 KiB at most."""
+
+
+class NotReady(FrameportError):
+    """The worker did not come to its first `recv` in time; it was killed."""
+
+    pid: int = 0
+    """The process the host started."""
+    stderr_tail: str = ""
+    """The end of what it wrote to stdout and stderr, 64 KiB at most."""
+
+
+class PoolExhausted(FrameportError):
+    """No slot is free; the message says who has them."""
+
+    holders: list[SlotHolder] = []
+    """Who has which slot."""
+
+
+class Timeout(FrameportError, TimeoutError):
+    """Nothing came in time."""
+
+
+class FormatError(FrameportError, ValueError):
+    """A spec, an array or a frame that is not what the channel carries."""
+
+
+class MetaError(FrameportError, ValueError):
+    """Metadata that is not a JSON object."""
+
+
+class MetaTooLong(MetaError):
+    """More metadata than a slot has room for."""
+
+
+class ConfigError(FrameportError, ValueError):
+    """Arguments that contradict each other, or a channel the link does not have."""
+
+
+class FrameReleased(FrameportError, ValueError):
+    """The frame was released or sent: its pixels are not this side's any more."""
+
+
+class ForkedError(FrameportError, RuntimeError):
+    """This process is a fork of the one the link or the frame belongs to."""
+
+
+class MemoryLimit(FrameportError, MemoryError):
+    """The pools do not fit into the memory that is left. Nothing was started."""
+
+
+class SpawnError(FrameportError, OSError):
+    """The program could not be started."""
+
+
+class NotAWorker(FrameportError, RuntimeError):
+    """This process was not started by a frameport host, or has connected already."""
+
+
+class ProtocolError(FrameportError):
+    """The control channel carried something that makes no sense."""
+
+
+class Violation(ProtocolError):
+    """The other side provably misbehaved and was cut off."""
+
+
+class VersionError(ProtocolError):
+    """Host and worker have no protocol version in common."""
+
+
+class Refused(ProtocolError):
+    """The host would not go on with this worker."""
+
+
+class IsolationError(FrameportError, RuntimeError):
+    """This system gives less isolation than was demanded."""

@@ -1,0 +1,251 @@
+//! `Frame`: what was received. `Frames`: the loop over them.
+//!
+//! *Who calls it*: users. *Invariants*: `release()`, leaving `with` and the loop's next step give up only the frame's
+//! own hold and never raise; numbers, times and metadata stay readable after it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::link::Link;
+use crate::meta;
+use crate::pixels::Pixels;
+use crate::source::Source;
+use crate::spec::Spec;
+use crate::worker::Worker;
+
+/// A received frame: its pixels stay as they are for as long as it or a view of it lives.
+#[pyclass(frozen, extends = Pixels, module = "frameport")]
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) stamp: Stamp,
+    meta: Mutex<Meta>,
+}
+
+/// What a reply copies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) seq: u64,
+    pub(crate) timestamp_ns: u64,
+    pub(crate) pts: Option<i64>,
+    pub(crate) duration: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Meta {
+    /// Still in the slot only.
+    Sent,
+    /// Saved from the slot when it was given up.
+    Saved(Vec<u8>),
+    /// Looked at: the dictionary, and the bytes it came from.
+    Read(Py<PyDict>, Vec<u8>),
+    /// Assigned here.
+    Own(Py<PyDict>),
+}
+
+impl Frame {
+    pub(crate) fn make(py: Python<'_>, frame: frameport::Frame, spec: Py<Spec>) -> PyResult<Py<Self>> {
+        let stamp = Stamp {
+            seq: frame.seq(),
+            timestamp_ns: frame.timestamp_ns(),
+            pts: frame.pts(),
+            duration: frame.duration(),
+        };
+        let base = PyClassInitializer::from(Pixels::new(Source::Received(frame), spec));
+        Py::new(py, base.add_subclass(Self { stamp, meta: Mutex::new(Meta::Sent) }))
+    }
+
+    fn meta(&self) -> MutexGuard<'_, Meta> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up the frame's own hold.
+    pub(crate) fn give_up(slf: &Bound<'_, Self>) {
+        let taken = slf.as_super().get().source().take_received("was released");
+        if let Ok(frame) = taken {
+            slf.get().save_meta(&frame);
+        }
+    }
+
+    fn save_meta(&self, frame: &frameport::Frame) {
+        let mut meta = self.meta();
+        // A forked child has no slot to read from.
+        if matches!(*meta, Meta::Sent) {
+            *meta = Meta::Saved(if frame.check_fork().is_ok() { frame.meta_bytes() } else { Vec::new() });
+        }
+    }
+
+    /// The dictionary as it is now, decoded if nobody has looked yet.
+    fn dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyDict>> {
+        let py = slf.py();
+        let this = slf.get();
+        let bytes = match &*this.meta() {
+            Meta::Read(dict, _) | Meta::Own(dict) => return Ok(dict.clone_ref(py)),
+            Meta::Saved(bytes) => bytes.clone(),
+            Meta::Sent => match &*slf.as_super().get().source() {
+                Source::Received(frame) if frame.check_fork().is_ok() => frame.meta_bytes(),
+                _ => Vec::new(),
+            },
+        };
+        let dict = meta::decode(py, this.stamp.seq, &bytes)?;
+        let mut meta = this.meta();
+        // Another thread may have been quicker.
+        if let Meta::Read(dict, _) | Meta::Own(dict) = &*meta {
+            return Ok(dict.clone_ref(py));
+        }
+        *meta = Meta::Read(dict.clone_ref(py), bytes);
+        Ok(dict)
+    }
+
+    /// Takes the frame for a reply in place, with the metadata it goes back with: what was assigned or changed here.
+    pub(crate) fn take(slf: &Bound<'_, Self>) -> PyResult<frameport::Frame> {
+        let py = slf.py();
+        let (dict, before) = match &*slf.get().meta() {
+            Meta::Sent | Meta::Saved(_) => (None, None),
+            Meta::Read(dict, before) => (Some(dict.clone_ref(py)), Some(before.clone())),
+            Meta::Own(dict) => (Some(dict.clone_ref(py)), None),
+        };
+        let mut own = None;
+        if let Some(dict) = dict {
+            let untouched = match before {
+                Some(before) => meta::decode(py, slf.get().stamp.seq, &before)?.bind(py).eq(&dict)?,
+                None => false,
+            };
+            if !untouched {
+                own = Some(meta::encode(dict.bind(py))?);
+            }
+        }
+        let taken = slf.as_super().get().source().take_received("was sent back");
+        let mut frame = taken.map_err(|refused| refused.raise(py))?;
+        slf.get().save_meta(&frame);
+        if let Some(own) = own {
+            frame.set_meta_bytes(own);
+        }
+        Ok(frame)
+    }
+}
+
+#[pymethods]
+impl Frame {
+    /// Number of the frame in its stream: a gap tells how many are missing.
+    #[getter]
+    fn seq(&self) -> u64 {
+        self.stamp.seq
+    }
+
+    /// When its sender stamped it, in ns on the host's monotonic clock (`frameport.now()`).
+    #[getter]
+    fn timestamp_ns(&self) -> u64 {
+        self.stamp.timestamp_ns
+    }
+
+    /// Presentation time in the spec's time base, if it has one.
+    #[getter]
+    fn pts(&self) -> Option<i64> {
+        self.stamp.pts
+    }
+
+    /// Duration in the spec's time base, if it has one.
+    #[getter]
+    fn duration(&self) -> Option<u32> {
+        self.stamp.duration
+    }
+
+    /// The metadata. What a worker changes or assigns here goes back with the frame, if it goes back in place.
+    #[getter(meta)]
+    fn py_meta(slf: &Bound<'_, Self>) -> PyResult<Py<PyDict>> {
+        Self::dict(slf)
+    }
+
+    #[setter(meta)]
+    fn set_meta(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let own = Meta::Own(meta::assigned(value)?);
+        let before = std::mem::replace(&mut *self.meta(), own);
+        drop(before);
+        Ok(())
+    }
+
+    /// Whether the frame's own hold is gone.
+    #[getter]
+    fn released(slf: &Bound<'_, Self>) -> bool {
+        matches!(&*slf.as_super().get().source(), Source::Gone(_))
+    }
+
+    /// Gives up the frame's own hold. Views keep theirs: the slot comes back when the last one is gone.
+    fn release(slf: &Bound<'_, Self>) {
+        Self::give_up(slf);
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(slf: &Bound<'_, Self>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+        Self::give_up(slf);
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        let base = slf.as_super().get();
+        format!("<frameport.Frame {} of {}, {}>", slf.get().stamp.seq, base.spec().core, base.source().state())
+    }
+}
+
+/// Who the frames of a loop come from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Link(Py<Link>),
+    Worker(Py<Worker>),
+}
+
+/// A loop over received frames: each step gives up the loop's hold on the frame before.
+#[pyclass(frozen, module = "frameport")]
+#[derive(Debug)]
+pub(crate) struct Frames {
+    origin: Origin,
+    last: Mutex<Option<Py<Frame>>>,
+}
+
+impl Frames {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self { origin, last: Mutex::new(None) }
+    }
+
+    fn put(&self, frame: Option<Py<Frame>>) -> Option<Py<Frame>> {
+        std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), frame)
+    }
+}
+
+#[pymethods]
+impl Frames {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<Frame>> {
+        if let Some(before) = self.put(None) {
+            Frame::give_up(before.bind(py));
+        }
+        let received = match &self.origin {
+            Origin::Link(link) => link.get().receive(py, None),
+            Origin::Worker(worker) => worker.get().receive(py, None),
+        };
+        match received {
+            Ok(frame) => {
+                self.put(Some(frame.clone_ref(py)));
+                Ok(frame)
+            }
+            Err(frameport_error) => Err(closed_is_the_end(py, frameport_error)),
+        }
+    }
+}
+
+fn closed_is_the_end(py: Python<'_>, error: PyErr) -> PyErr {
+    let is_closed = py
+        .import("frameport.exceptions")
+        .and_then(|exceptions| exceptions.getattr("LinkClosed"))
+        .is_ok_and(|class| error.matches(py, class).unwrap_or(false));
+    if is_closed { PyStopIteration::new_err(()) } else { error }
+}
