@@ -8,7 +8,7 @@ use frameport::{Bytes, Error, Frame, Link};
 use serde_json::{Map, Value};
 
 /// Bytes looked at together.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Works until the host has finished, and returns the exit status.
 pub(crate) fn work() -> i32 {

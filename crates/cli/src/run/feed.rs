@@ -18,7 +18,7 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Bytes of the buffer between pixels and files.
 const CHUNK: usize = 128 << 10;
 
-/// Sends what `source` has until it ends, the worker does or a signal comes. True when the input came to its end.
+/// Sends what `source` has until it ends, the worker does or a signal comes. True when the input gave its last frame.
 pub(super) fn feed(
     source: &mut dyn Source,
     worker: &Worker,
@@ -52,7 +52,7 @@ pub(super) fn feed(
         }
         seq += 1;
     }
-    Ok(!signal.came())
+    Ok(true)
 }
 
 fn fill(slot: Bytes<'_>, incoming: &mut Incoming<'_>, chunk: &mut [u8]) -> Result<(), MediaError> {

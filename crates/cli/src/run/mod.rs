@@ -14,6 +14,7 @@ mod summary;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -194,10 +195,18 @@ fn stream(
     mut summary: Summary,
 ) -> Result<(Summary, Option<Failure>), Failure> {
     let (worker, flight, stopper) = (Arc::new(worker), Arc::new(Flight::new()), source.stopper());
+    // Whether the source ends because it was told to.
+    let told = Arc::new(AtomicBool::new(false));
+    let stop_source = || {
+        told.store(true, Ordering::Relaxed);
+        stopper.stop();
+    };
     let feeding = {
         let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
+        let told = Arc::clone(&told);
         on_thread("frameport-feed", move || {
             let result = feed::feed(source.as_mut(), &worker, &flight, &signal);
+            let result = result.map(|ended| ended && !told.load(Ordering::Relaxed));
             // Also after an error: what was sent before shall come back.
             worker.finish();
             Fed { result, notes: source.notes().to_vec() }
@@ -219,11 +228,14 @@ fn stream(
             Err(RecvTimeoutError::Disconnected) => break (Ended::Interrupted, None),
         }
         if signal.came() {
-            stopper.stop();
+            stop_source();
         }
     };
     screen.update(&flight.figures());
-    stopper.stop();
+    if signal.came() {
+        screen.note("ending; the same again ends it at once");
+    }
+    stop_source();
     let exit = match ended {
         Ended::Finished => wait_exit(&worker, signal, screen),
         _ => worker.stop().ok(),

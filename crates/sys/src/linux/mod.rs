@@ -7,5 +7,6 @@ pub mod isolation;
 pub mod limits;
 pub mod memory;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod socket;
