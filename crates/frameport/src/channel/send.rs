@@ -83,9 +83,9 @@ impl SendEnd {
         }
         let now = now_ns();
         let looked = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
-        let loaned = inner.ledger.loan(now);
+        let loaned = looked.map(|()| inner.ledger.loan(now));
         drop(inner);
-        looked.map_err(|lie| self.state.violation(&lie))?;
+        let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
         Ok(loaned.and_then(|(slot, generation)| {
             self.pins.get(slot as usize)?.store(1, Ordering::Relaxed);
             Some(FrameMut::new(Arc::clone(self), slot, generation))
