@@ -107,6 +107,8 @@ fn lie(rig: &Rig, role: &str) -> Option<()> {
         "held" => {
             publish(0, first);
             publish(1, Descriptor { generation: 2, ..first });
+            // Nothing is received any more, be it right or wrong.
+            publish(2, Descriptor { slot: 1, ..first });
         }
         "old_generation" => {
             publish(0, Descriptor { generation: 5, ..first });
@@ -321,7 +323,7 @@ fn misbehaviour_that_proves_nothing(neighbour: &mut Neighbour) {
     let error = use_it(&worker, "remap", 10 * SECOND).unwrap();
     assert!(matches!(&error, Error::WorkerDied(death) if death.exit == Exit::Code(0)), "{error}");
 
-    for _ in 0..3 {
+    for _ in 0..20 {
         // Whatever comes of it, it is an error or a frame.
         let worker = start("flip");
         let end = use_it(&worker, "flip", SECOND);

@@ -72,6 +72,8 @@ fn nothing_is_left_behind() {
     check("a flood of descriptors");
     starts_that_fail();
     check("starts that failed");
+    frames_on_other_threads();
+    check("frames that outlived their worker on other threads");
     many_frames();
     check("many frames");
 }
@@ -109,6 +111,26 @@ fn starts_that_fail() {
         let builder = Worker::command(command).input("in", &spec, Delivery::Lossless).on_stderr(|_| {});
         builder.spawn().unwrap_err();
     }
+}
+
+fn frames_on_other_threads() {
+    let worker = small_worker("reply").spawn().unwrap();
+    for _ in 0..3 {
+        worker.send(worker.loan().unwrap()).unwrap();
+    }
+    let received = [(); 3].map(|()| worker.recv().unwrap());
+    let (loan, pin) = (worker.loan().unwrap(), worker.loan().unwrap().pin());
+    drop(worker);
+    let threads = received.map(|frame| {
+        std::thread::spawn(move || {
+            assert!(is_picture(frame.payload(), frame.seq() + 7));
+            let hold = frame.hold();
+            drop(frame);
+            drop(hold);
+        })
+    });
+    drop(std::thread::spawn(move || drop((loan, pin))).join());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// Bytes of this process that are in memory.

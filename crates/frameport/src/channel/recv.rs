@@ -16,7 +16,7 @@ use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, released, slot_bit, taken};
 
 use super::send::SendEnd;
-use super::state::LinkState;
+use super::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, Hold};
 use crate::pool::Pool;
@@ -98,9 +98,12 @@ impl RecvEnd {
         self.sources.get(index)
     }
 
-    /// The next frame, if one is there. What was sent before an end still arrives.
+    /// The next frame, if one is there. What was sent before an end still arrives, but for the end of a liar.
     pub(crate) fn try_recv(self: &Arc<Self>) -> Result<Option<Frame>, Error> {
         self.state.check_fork()?;
+        if let Some(end @ End::Violation(_)) = self.state.end() {
+            return Err(self.state.error(end));
+        }
         let mut inner = self.lock();
         let mut polled = inner.ring.poll();
         if matches!(polled, Ok(None)) {
