@@ -147,6 +147,7 @@ fn lie(rig: &Rig, role: &str) -> Option<()> {
             rig.say_of(0, taken(0));
             std::thread::yield_now();
             rig.say_of(0, 0);
+            std::thread::yield_now();
         },
         "word_early" => rig.say_of(2, released(9)),
         "nonsense" => socket::send(rig.link.as_fd(), &[0xff; 64], &[]).unwrap(),
