@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{children, is_picture, mapped_regions, open_files, picture, role, small_worker, stat, worker};
+use common::{ROLE, children, is_picture, mapped_regions, open_files, picture, role, small_worker, stat, worker};
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, Worker};
 use frameport_sys::{inherit, socket};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ fn worker_process() {
     let Some(role) = role() else { return };
     if role == "flood_descriptors" {
         return flood_descriptors();
+    }
+    if role == "host_with_few_files" {
+        return every_limit_of_open_files();
     }
     let link = Link::from_env().unwrap();
     loop {
@@ -72,6 +76,10 @@ fn nothing_is_left_behind() {
     check("a flood of descriptors");
     starts_that_fail();
     check("starts that failed");
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap());
+    host.args(["worker_process", "--exact", "--nocapture", "--quiet"]).env(ROLE, "host_with_few_files");
+    assert!(host.status().unwrap().success());
+    check("hosts with few descriptors");
     frames_on_other_threads();
     check("frames that outlived their worker on other threads");
     many_frames();
@@ -111,6 +119,38 @@ fn starts_that_fail() {
         let builder = Worker::command(command).input("in", &spec, Delivery::Lossless).on_stderr(|_| {});
         builder.spawn().unwrap_err();
     }
+}
+
+/// In a process of its own: starts a worker under each limit of open files, from none free to enough.
+fn every_limit_of_open_files() {
+    drop(small_worker("reply").spawn().unwrap());
+    let before = (open_files(), mapped_regions(), children());
+    let unlimited = getrlimit(Resource::Nofile);
+    let mut failures = 0;
+    for free in 0..64 {
+        // Listing them takes one itself.
+        let current = Some(before.0 as u64 - 1 + free);
+        setrlimit(Resource::Nofile, Rlimit { current, ..unlimited }).unwrap();
+        let started = small_worker("reply").ready_timeout(Duration::from_secs(10)).spawn();
+        setrlimit(Resource::Nofile, unlimited).unwrap();
+        match started {
+            Ok(worker) => {
+                worker.send(worker.loan().unwrap()).unwrap();
+                drop(worker.recv().unwrap());
+                drop(worker);
+                assert!(failures > 4, "{failures} starts failed");
+                assert_eq!((open_files(), mapped_regions(), children()), before, "with {free} free");
+                return;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::System { .. } | Error::Spawn { .. } | Error::WorkerDied(_)), "{error}");
+                assert!(error.to_string().contains("ulimit -n"), "{error}");
+                failures += 1;
+            }
+        }
+        assert_eq!((open_files(), mapped_regions(), children()), before, "with {free} free");
+    }
+    unreachable!("64 descriptors are enough");
 }
 
 fn frames_on_other_threads() {
