@@ -12,6 +12,8 @@ use frameport_wire::layout::SIZES;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than any start here needs, short enough to wait for.
@@ -241,6 +243,15 @@ fn a_flood_on_stderr_leaves_its_end_and_holds_up_nobody() {
     assert!(death.stderr_tail.ends_with("the very end\n"));
     assert_says(&text, &["the very end"]);
     assert!(text.len() < 2000);
+}
+
+#[test]
+fn a_sink_that_panics_takes_no_other_workers_words() {
+    failure(shell("echo one >&2; exit 7").on_stderr(|_| panic!("the application's own fault")));
+    let heard = Arc::new(AtomicBool::new(false));
+    let hears = Arc::clone(&heard);
+    failure(shell("echo two >&2; exit 7").on_stderr(move |words| hears.store(words == b"two\n", Ordering::Relaxed)));
+    assert!(heard.load(Ordering::Relaxed));
 }
 
 #[test]

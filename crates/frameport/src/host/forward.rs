@@ -4,6 +4,7 @@
 //! own words.
 
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,7 +30,10 @@ fn queue() -> Option<&'static SyncSender<Job>> {
 fn run(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Write(Some(sink), bytes) => sink(&bytes),
+            Job::Write(Some(sink), bytes) => {
+                // An application's panic is its own: the words of other workers still go on.
+                let _ = catch_unwind(AssertUnwindSafe(|| sink(&bytes)));
+            }
             Job::Write(None, bytes) => {
                 let _ = std::io::stderr().write_all(&bytes);
             }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,8 @@ pub(super) struct Supervised {
     changed: Condvar,
     decoder: Mutex<Decoder>,
     tail: Mutex<VecDeque<u8>>,
+    /// Bytes of stderr that were not passed on.
+    dropped: AtomicU64,
 }
 
 impl std::fmt::Debug for Supervised {
@@ -89,6 +92,7 @@ impl Supervised {
             changed: Condvar::new(),
             decoder: Mutex::default(),
             tail: Mutex::default(),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -182,11 +186,13 @@ impl Supervised {
         tail.drain(..over);
         drop(tail);
         if !forward::forward(self.on_stderr.as_ref(), bytes) {
-            tracing::warn!(
-                link = self.state.name(),
-                bytes = bytes.len(),
-                "stderr of the worker came too fast and was dropped"
-            );
+            // One line, however long the flood.
+            if self.dropped.fetch_add(bytes.len() as u64, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    link = self.state.name(),
+                    "stderr of the worker comes too fast: part of it is not passed on"
+                );
+            }
         }
     }
 
@@ -226,7 +232,8 @@ impl Supervised {
             stderr_tail: self.stderr_tail(),
             connected: hello.is_some(),
         };
-        tracing::debug!(link = self.state.name(), pid = self.pid, %exit, "worker ended");
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        tracing::debug!(link = self.state.name(), pid = self.pid, %exit, dropped, "worker ended");
         let end = if left { End::PeerClosed } else { End::Died(Arc::new(death)) };
         match self.ends.get().and_then(|ends| ends.send.as_ref()) {
             Some(send) => send.reclaim(end),
