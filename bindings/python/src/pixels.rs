@@ -72,7 +72,9 @@ impl Pixels {
             return Err(exception(py, "FormatError", &self.no_array()));
         };
         let (from_type, to_type) = (type_of(&from), Some(to.item()));
-        let same_shape = from.shape().iter().map(|&length| length.cast_signed()).eq(to.shape().iter().copied());
+        let given = from.shape().iter().map(|&length| length.cast_signed());
+        // A buffer without an axis is one that PyO3 does not show.
+        let same_shape = given.eq(to.shape().iter().copied()) || (to.shape().is_empty() && from.item_count() == 1);
         if from_type != to_type || !same_shape {
             return Err(exception(
                 py,
@@ -102,7 +104,7 @@ pub(crate) fn buffer_of(value: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
         Err(error) => error,
     };
     if value.hasattr("__array__")? || value.hasattr("__dlpack__")? {
-        return PyUntypedBuffer::get(&numpy(py, "this array")?.call_method1("asarray", (value,))?);
+        return PyUntypedBuffer::get(&numpy(py, "this array")?.call_method1("atleast_1d", (value,))?);
     }
     let kind = value.get_type();
     let error = PyTypeError::new_err(format!("an array or bytes are wanted, not {kind}"));

@@ -39,11 +39,13 @@ pub(crate) unsafe fn fill_buffer(
     let filled = export.and_then(|export| {
         let wants = |flag: c_int| flags & flag == flag;
         let (c, f) = (export.is_c_contiguous(), export.is_f_contiguous());
-        let refused = (!wants(ffi::PyBUF_STRIDES) && !c)
-            || (wants(ffi::PyBUF_C_CONTIGUOUS) && !c)
-            || (wants(ffi::PyBUF_F_CONTIGUOUS) && !f)
-            || (wants(ffi::PyBUF_ANY_CONTIGUOUS) && !c && !f);
-        if refused {
+        let allowed = match () {
+            () if !wants(ffi::PyBUF_STRIDES) || wants(ffi::PyBUF_C_CONTIGUOUS) => c,
+            () if wants(ffi::PyBUF_F_CONTIGUOUS) => f,
+            () if wants(ffi::PyBUF_ANY_CONTIGUOUS) => c || f,
+            () => true,
+        };
+        if !allowed {
             return Err(PyBufferError::new_err("the rows of this frame have gaps: ask for a strided view, or copy it"));
         }
         let mut export = Box::new(export);

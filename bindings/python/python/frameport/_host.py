@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from types import EllipsisType
+from typing import Final, Literal
 
 from . import _native
 from ._native import Spec, Worker
-
-if TYPE_CHECKING:
-    from types import EllipsisType
-
-    Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 SAME_AS_INPUT: Final = ...
 
 
 def spawn(
-    command: Sequence[Argument] | os.PathLike[str],
+    command: Sequence[str | os.PathLike[str]] | os.PathLike[str],
     input: Spec | None = None,
     output: Spec | EllipsisType | None = SAME_AS_INPUT,
     *,
@@ -57,7 +53,7 @@ def spawn(
     """
     if isinstance(command, os.PathLike):
         command = [command]
-    elif isinstance(command, (str, bytes)):
+    elif isinstance(command, str):
         raise TypeError(f"command is {command!r}, must be a list such as ['python', 'worker.py']")
     options = {
         "slots": slots,
@@ -76,4 +72,4 @@ def spawn(
         "inherit_stderr": inherit_stderr,
     }
     arguments = [os.fsdecode(argument) for argument in command]
-    return _native.spawn(arguments, input, input if output is ... else output, options)
+    return _native.spawn(arguments, input, input if output is SAME_AS_INPUT else output, options)
