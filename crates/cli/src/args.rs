@@ -64,7 +64,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// The worker: a program and its arguments
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -82,6 +82,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistyped_option_is_not_taken_for_the_worker() {
+        for words in [&["frameport", "run", "--inptu", "a", "--", "w"][..], &["frameport", "run", "-x"]] {
+            assert!(Cli::try_parse_from(words).unwrap_err().to_string().contains("unexpected argument"));
+        }
     }
 
     #[test]

@@ -180,6 +180,22 @@ fn a_second_ctrl_c_ends_it_at_once() {
 }
 
 #[test]
+fn ctrl_c_ends_a_wait_for_input_that_never_comes() {
+    for input in [&b""[..], &y4m(1)] {
+        let mut child = run(&["-q", "-i", "-"], "echo").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, input).unwrap();
+        // It catches signals from when it has threads on.
+        while std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count() < 2 {
+            std::thread::yield_now();
+        }
+        cli::signal(child.id(), "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        drop(stdin);
+    }
+}
+
+#[test]
 fn sigterm_ends_it_in_order_too() {
     let running = Running::start(run(&["--json", "-i", "pattern:64x48"], "stuck"));
     let worker = running.worker;

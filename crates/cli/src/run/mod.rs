@@ -1,26 +1,24 @@
 //! `frameport run`: a worker, fed from a source, its results in a sink.
 //!
-//! *Who calls it*: `main`. [`feed`] moves the frames on two threads, [`flight`] knows where each one is, [`screen`] and
-//! [`summary`] tell a person, [`interrupt`] listens to Ctrl-C. *Invariants*: when it returns, the worker and ffmpeg are
-//! gone and the output is complete, whatever ended it; the first cause is the one reported. *A hostile worker* can be
-//! slow for ever, which is no error; a signal ends it all the same.
+//! *Who calls it*: `main`. [`setup`] opens and starts, [`feed`] moves the frames on two threads, [`flight`] knows where
+//! each one is, [`screen`] and [`summary`] tell a person, [`interrupt`] listens to Ctrl-C. *Invariants*: when it returns,
+//! the worker and ffmpeg are gone and the output is complete, whatever ended it; the first cause is the one reported.
+//! *A hostile worker* can be slow for ever, which is no error; a signal ends it all the same.
 
 mod feed;
 mod flight;
 mod interrupt;
 mod screen;
+mod setup;
 mod summary;
 
-use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use frameport::spec::{Spec, VideoSpec};
-use frameport::{Delivery, Error, Exit, Until, Worker};
+use frameport::{Error, Exit, Worker};
 
 use self::feed::{Ended, TICK};
 use self::flight::Flight;
@@ -33,7 +31,7 @@ use crate::media::{self, MediaError, Sink, Source};
 /// How long the screen is left alone.
 const REFRESH: Duration = Duration::from_millis(100);
 /// How long a source may take to end once it was told to; one that reads a silent pipe never does.
-const SOURCE_END: Duration = Duration::from_secs(2);
+const SOURCE_END: Duration = Duration::from_secs(1);
 
 /// Why there was no run, or why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,95 +87,31 @@ fn failed(failure: &Failure) -> i32 {
     if matches!(failure, Failure::Usage(_)) { 2 } else { crate::FAILED }
 }
 
-fn check(args: &RunArgs) -> Result<(), Failure> {
-    let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
-    if args.command.is_empty() {
-        return wrong("which worker? put its command after `--`, as in: frameport run -- python worker.py");
-    }
-    if args.input == "-" && io::stdin().is_terminal() {
-        return wrong(
-            "nothing is piped into standard input: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | frameport run -i - …",
-        );
-    }
-    if args.output.as_deref() == Some("-") && io::stdout().is_terminal() {
-        return wrong("video would go to the terminal: pipe it on, as in `… | ffplay -`, or name a file");
-    }
-    Ok(())
-}
-
 /// Opens and starts everything, lets it run, and ends it.
 fn start(args: &RunArgs, signal: &Signal, screen: &mut Screen) -> Result<(Summary, Option<Failure>), Failure> {
-    check(args)?;
-    let source = media::open_source(&args.input, args.format)?;
+    setup::check(args)?;
+    let source = setup::open(args, signal, screen)?;
     let (spec, origin, total) = (source.spec().clone(), source.origin().clone(), source.frames_hint());
     screen.waiting("waiting for the worker to be ready");
     let started = Instant::now();
-    let worker = spawn(args, &spec, signal, screen)?;
+    let worker = setup::spawn(args, &spec, signal, screen)?;
     let ready = started.elapsed();
     let sink = match args.output.as_deref() {
         None | Some("null") => None,
-        Some(output) => Some(media::open_sink(output, &origin, &sink_spec(&spec, &worker)?)?),
+        Some(output) => Some(media::open_sink(output, &origin, &setup::sink_spec(&spec, &worker)?)?),
     };
     screen.begin(total);
     let summary = Summary {
-        ended: Cause::Input,
-        error: None,
         input: args.input.clone(),
         output: args.output.clone(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         input_spec: worker.input_spec().map(ToString::to_string),
         output_spec: worker.output_spec().map(ToString::to_string),
         ready_seconds: ready.as_secs_f64(),
-        seconds: 0.0,
-        fps: 0.0,
-        sent: 0,
-        taken: 0,
-        received: 0,
-        extra: 0,
-        dropped: 0,
-        missed: 0,
-        unanswered: 0,
-        latency_us: None,
         isolation: worker.isolation().to_string(),
-        exit: None,
-        notes: Vec::new(),
+        ..Summary::default()
     };
     stream(source, worker, sink, signal, screen, summary)
-}
-
-fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Worker, Failure> {
-    let mut words = args.command.iter();
-    let program = words.next().cloned().unwrap_or_default();
-    // "worker.py" says more than "python".
-    let script = args.command.get(1).map(Path::new).filter(|script| script.extension().is_some());
-    let builder = Worker::command(program)
-        .args(words)
-        .input("in", spec, Delivery::Lossless)
-        .output("out", spec, Delivery::Lossless)
-        .slots(args.slots)
-        .ready_timeout(args.ready_timeout)
-        .on_stderr(screen.worker_words());
-    let builder = match script.and_then(Path::file_name) {
-        Some(name) => builder.name(name.to_string_lossy()),
-        None => builder,
-    };
-    Ok(builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came()))?)
-}
-
-/// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.
-fn sink_spec(input: &VideoSpec, worker: &Worker) -> Result<VideoSpec, Failure> {
-    let stated = worker.output_spec();
-    let Some(Spec::Video(output)) = stated else {
-        let what = stated.map_or("nothing".to_owned(), ToString::to_string);
-        return Err(Failure::Usage(format!("the worker sends {what}, which is no video: leave out --output")));
-    };
-    let mut output = output.clone();
-    output.fps = output.fps.or(input.fps);
-    output.time_base = output.time_base.or(input.time_base);
-    if output.format == input.format && output.colour == frameport::spec::Colour::UNSPECIFIED {
-        output.colour = input.colour;
-    }
-    Ok(output)
 }
 
 /// What the feeding thread leaves behind.
@@ -204,9 +138,9 @@ fn stream(
     let feeding = {
         let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
         let told = Arc::clone(&told);
-        on_thread("frameport-feed", move || {
+        setup::on_thread("frameport-feed", move || {
             let result = feed::feed(source.as_mut(), &worker, &flight, &signal);
-            let result = result.map(|ended| ended && !told.load(Ordering::Relaxed));
+            let result = if told.load(Ordering::Relaxed) { Ok(false) } else { result };
             // Also after an error: what was sent before shall come back.
             worker.finish();
             Fed { result, notes: source.notes().to_vec() }
@@ -215,7 +149,7 @@ fn stream(
     let collecting = {
         let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
         let mut sink = sink;
-        on_thread("frameport-collect", move || {
+        setup::on_thread("frameport-collect", move || {
             let ended = feed::collect(sink.as_mut(), &worker, &flight, &signal);
             (ended, sink)
         })?
@@ -225,7 +159,9 @@ fn stream(
         match collecting.recv_timeout(REFRESH) {
             Ok(collected) => break collected,
             Err(RecvTimeoutError::Timeout) => screen.update(&flight.figures()),
-            Err(RecvTimeoutError::Disconnected) => break (Ended::Interrupted, None),
+            Err(RecvTimeoutError::Disconnected) => {
+                break (Ended::Sink(MediaError::from(setup::panicked())), None);
+            }
         }
         if signal.came() {
             stop_source();
@@ -249,6 +185,7 @@ fn stream(
     }
     summary.count(&flight.figures());
     summary.taken = worker.stats().received;
+    summary.written = matches!(finished, Some(Ok(_)));
     summary.exit = exit.map(|exit| exit.to_string());
     let (fed, notes) = fed.map_or((Ok(false), Vec::new()), |fed| (fed.result, fed.notes));
     summary.notes = notes;
@@ -307,15 +244,4 @@ fn wait_exit(worker: &Worker, signal: &Signal, screen: &Screen) -> Option<Exit> 
         }
     }
     worker.stop().ok()
-}
-
-/// Runs `work` on a thread that is not waited for: its result comes by the channel.
-fn on_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Receiver<T>, Failure> {
-    let (sender, receiver) = sync_channel(1);
-    let run = move || {
-        // Nobody waits for it any more after a signal.
-        let _ = sender.send(work());
-    };
-    let started = thread::Builder::new().name(name.to_owned()).spawn(run);
-    started.map(|_| receiver).map_err(|error| Failure::System("starting a thread", error))
 }

@@ -11,10 +11,11 @@ use super::flight::Figures;
 use crate::words;
 
 /// Why it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Cause {
     /// The input came to its end, and the worker answered or passed over every frame.
+    #[default]
     Input,
     /// The worker left, in order, before the input's end.
     Worker,
@@ -27,12 +28,14 @@ pub(super) enum Cause {
 }
 
 /// One run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Summary {
     pub(super) ended: Cause,
     pub(super) error: Option<String>,
     pub(super) input: String,
     pub(super) output: Option<String>,
+    /// Whether the output was completed.
+    pub(super) written: bool,
     pub(super) command: Vec<String>,
     /// What went to the worker and what came back, as text.
     pub(super) input_spec: Option<String>,
@@ -97,9 +100,10 @@ impl Summary {
         let bold = |text: String| console::style(text).for_stderr().bold().to_string();
         let dim = |text: &str| console::style(format!("{text:<10}")).for_stderr().dim().to_string();
         let mut out = io::stderr().lock();
+        let time = |seconds: f64| words::time((seconds * 1e9).round() as u64);
         let frames = if self.received > 0 { self.received } else { self.taken };
         let what = if self.received > 0 { "frames" } else { "frames taken, none sent back," };
-        let head = format!("{} {what} in {:.1} s, {:.1} fps", words::count(frames), self.seconds, self.fps);
+        let head = format!("{} {what} in {}, {:.1} fps", words::count(frames), time(self.seconds), self.fps);
         writeln!(out, "{}", bold(head))?;
         match (&self.input_spec, &self.output_spec) {
             (Some(input), Some(output)) if input != output => writeln!(out, "  {}{input} → {output}", dim("video"))?,
@@ -107,7 +111,7 @@ impl Summary {
             _ => {}
         }
         if let Some(Latency { p50, p99, max, .. }) = self.latency_us {
-            let [p50, p99, max] = [p50, p99, max].map(|us| words::time((us * 1e3).round() as u64));
+            let [p50, p99, max] = [p50, p99, max].map(|us| time(us / 1e6));
             writeln!(out, "  {}p50 {p50}, p99 {p99}, longest {max}, from send to receive", dim("latency"))?;
         }
         let lost = [
@@ -124,7 +128,9 @@ impl Summary {
         if !lost.is_empty() {
             writeln!(out, "  {}{}", dim("frames"), lost.join(", "))?;
         }
-        if let Some(output) = self.output.as_deref().filter(|output| *output != "-" && self.received > 0) {
+        if let Some(output) =
+            self.output.as_deref().filter(|output| *output != "-" && self.written && self.received > 0)
+        {
             writeln!(out, "  {}{output}", dim("written"))?;
         }
         Ok(())

@@ -172,9 +172,12 @@ pub(crate) fn work() {
             "crash" | "leave" => link.send_back(frame).unwrap(),
             // It answers two frames, then none, and does not even leave when asked to.
             "stuck" if seq < 2 => link.send_back(frame).unwrap(),
-            "stuck" => loop {
-                std::thread::park();
-            },
+            "stuck" => {
+                eprintln!("worker is stuck");
+                loop {
+                    std::thread::park();
+                }
+            }
             other => panic!("no role {other}"),
         }
     }

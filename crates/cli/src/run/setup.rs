@@ -1,0 +1,105 @@
+//! What a run is made of: its source, its worker, its threads.
+//!
+//! *Who calls it*: the run loop. *Invariants*: every wait ends at a signal. *A hostile worker* may state any output; what
+//! is no video has no sink.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+
+use frameport::spec::{Colour, Spec, VideoSpec};
+use frameport::{Delivery, Error, Until, Worker};
+
+use super::Failure;
+use super::feed::TICK;
+use super::interrupt::Signal;
+use super::screen::Screen;
+use crate::args::RunArgs;
+use crate::media::{self, Source};
+
+/// What can be said before anything is opened.
+pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
+    let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
+    if args.command.is_empty() {
+        return wrong("which worker? put its command after `--`, as in: frameport run -- python worker.py");
+    }
+    if args.input == "-" && io::stdin().is_terminal() {
+        return wrong(
+            "nothing is piped into standard input: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | frameport run -i - …",
+        );
+    }
+    if args.output.as_deref() == Some("-") && io::stdout().is_terminal() {
+        return wrong("video would go to the terminal: pipe it on, as in `… | ffplay -`, or name a file");
+    }
+    Ok(())
+}
+
+/// Opens the source on a thread of its own: a silent pipe or camera may never answer.
+pub(super) fn open(args: &RunArgs, signal: &Signal, screen: &Screen) -> Result<Box<dyn Source>, Failure> {
+    screen.waiting("opening the input");
+    let (input, format) = (args.input.clone(), args.format);
+    let opening = on_thread("frameport-open", move || media::open_source(&input, format))?;
+    while !signal.came() {
+        match opening.recv_timeout(TICK) {
+            Ok(opened) => return Ok(opened?),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::System("opening the input", panicked())),
+        }
+    }
+    Err(Error::Interrupted.into())
+}
+
+pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Worker, Failure> {
+    let mut words = args.command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    // "worker.py" says more than "python".
+    let script = args.command.get(1).map(Path::new).filter(|script| script.extension().is_some());
+    let builder = Worker::command(program)
+        .args(words)
+        .input("in", spec, Delivery::Lossless)
+        .output("out", spec, Delivery::Lossless)
+        .slots(args.slots)
+        .ready_timeout(args.ready_timeout)
+        .on_stderr(screen.worker_words());
+    let builder = match script.and_then(Path::file_name) {
+        Some(name) => builder.name(name.to_string_lossy()),
+        None => builder,
+    };
+    Ok(builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came()))?)
+}
+
+/// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.
+pub(super) fn sink_spec(input: &VideoSpec, worker: &Worker) -> Result<VideoSpec, Failure> {
+    let stated = worker.output_spec();
+    let Some(Spec::Video(output)) = stated else {
+        let what = stated.map_or("nothing".to_owned(), ToString::to_string);
+        return Err(Failure::Usage(format!("the worker sends {what}, which is no video: leave out --output")));
+    };
+    let mut output = output.clone();
+    output.fps = output.fps.or(input.fps);
+    output.time_base = output.time_base.or(input.time_base);
+    if output.format == input.format && output.colour == Colour::UNSPECIFIED {
+        output.colour = input.colour;
+    }
+    Ok(output)
+}
+
+/// Runs `work` on a thread that is not waited for: its result comes by the channel.
+pub(super) fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Receiver<T>, Failure> {
+    let (sender, receiver) = sync_channel(1);
+    let run = move || {
+        // Nobody waits for it any more after a signal.
+        let _ = sender.send(work());
+    };
+    let started = thread::Builder::new().name(name.to_owned()).spawn(run);
+    started.map(|_| receiver).map_err(|error| Failure::System("starting a thread", error))
+}
+
+/// What a thread leaves behind that ended without a result.
+pub(super) fn panicked() -> io::Error {
+    io::Error::other("its thread panicked")
+}
