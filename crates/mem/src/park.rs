@@ -29,6 +29,12 @@ use crate::words::{OwnWords, PeerWords};
 const SPIN: Duration = Duration::from_micros(50);
 /// A spin as long as this is kept even when it has not paid off lately, to notice when it would.
 const SPIN_LEAST: Duration = Duration::from_micros(2);
+/// Turns of a spin between readings of the clock.
+const CLOCK_TURNS: u32 = 4;
+/// Turns of a spin between looks that no glance asks for.
+const LOOK_TURNS: u32 = 16;
+/// Turns of an endless spin between looks at whether to give up.
+const STEP_TURNS: u32 = 4096;
 /// Longest single sleep: a second line behind the bell and the private word.
 const SLEEP: Duration = Duration::from_secs(1);
 
@@ -53,13 +59,15 @@ pub enum Ended {
 /// When a wait gives up.
 #[derive(Default)]
 pub struct Until<'a> {
-    deadline: Option<Instant>,
+    limit: Option<Duration>,
+    /// The first step. Waits that find what they want at once never read the clock.
+    started: Option<Instant>,
     interrupt: Option<(Duration, &'a mut dyn FnMut() -> bool)>,
 }
 
 impl std::fmt::Debug for Until<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Until").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Until").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -70,10 +78,10 @@ impl<'a> Until<'a> {
         Self::default()
     }
 
-    /// Gives up after `time`.
+    /// Gives up once it has waited for `time`.
     #[must_use]
     pub fn after(time: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(time), interrupt: None }
+        Self::default().within(time)
     }
 
     /// Asks `interrupt` every `tick` and after each signal, and gives up when it says true.
@@ -86,18 +94,14 @@ impl<'a> Until<'a> {
     /// Gives up after `time` at the latest.
     #[must_use]
     pub fn within(mut self, time: Duration) -> Self {
-        let limit = Instant::now().checked_add(time);
-        self.deadline = match (self.deadline, limit) {
-            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
-            (deadline, limit) => deadline.or(limit),
-        };
+        self.limit = Some(self.limit.map_or(time, |limit| limit.min(time)));
         self
     }
 
-    /// The moment it gives up, if there is one.
+    /// How long it has waited.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub fn waited(&self) -> Duration {
+        self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
     /// How long a sleep may last from now on, or how the wait has ended.
@@ -106,8 +110,9 @@ impl<'a> Until<'a> {
     /// The deadline has passed or the interrupt says true.
     pub fn step(&mut self) -> Result<Duration, Ended> {
         let mut limit = SLEEP;
-        if let Some(deadline) = self.deadline {
-            limit = limit.min(deadline.saturating_duration_since(Instant::now()));
+        if let Some(total) = self.limit {
+            let started = *self.started.get_or_insert_with(Instant::now);
+            limit = limit.min(total.saturating_sub(started.elapsed()));
             if limit.is_zero() {
                 return Err(Ended::TimedOut);
             }
@@ -131,15 +136,11 @@ pub struct Bells {
     peer_parked: PeerWords,
     /// Changed when every wait of this side must look again for reasons of this side's own.
     private: AtomicU32,
-    parked: Mutex<Parked>,
+    /// For each bit of `parked`, how many of this side's threads sleep for it.
+    parked: Mutex<[u32; 64]>,
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Parked {
-    threads: [u32; 64],
 }
 
 impl Bells {
@@ -152,7 +153,7 @@ impl Bells {
             peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
             peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
             private: AtomicU32::new(0),
-            parked: Mutex::new(Parked { threads: [0; 64] }),
+            parked: Mutex::new([0; 64]),
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
         })
@@ -185,7 +186,7 @@ impl Bells {
     }
 
     /// Looks until something is found, an error comes up or `until` gives up: spins as the strategy says, then sleeps
-    /// with `bit` set.
+    /// with `bit` set. A spin looks when `glance`, which should cost next to nothing, says that it may be worth it.
     ///
     /// # Errors
     /// What `look` answers, or how the wait ended.
@@ -193,12 +194,13 @@ impl Bells {
         &self,
         bit: u64,
         until: &mut Until<'_>,
+        glance: impl Fn() -> bool,
         mut look: impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Result<T, Ended>, E> {
         if let Look::Found(found) = look()? {
             return Ok(Ok(found));
         }
-        if let Some(found) = self.spin(until, &mut look)? {
+        if let Some(found) = self.spin(until, glance, &mut look)? {
             return Ok(found);
         }
         let started = Instant::now();
@@ -210,6 +212,7 @@ impl Bells {
     fn spin<T, E>(
         &self,
         until: &mut Until<'_>,
+        glance: impl Fn() -> bool,
         look: &mut impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Option<Result<T, Ended>>, E> {
         let budget = match self.strategy {
@@ -217,7 +220,8 @@ impl Bells {
             WaitStrategy::Adaptive => Duration::from_nanos(self.spin_ns.load(Ordering::Relaxed).into()),
             WaitStrategy::Spin => Duration::MAX,
         };
-        let started = Instant::now();
+        // Not read before the first turns have failed: the clock takes as long as a short answer's way.
+        let mut started = None;
         for turn in 1_u32.. {
             if self.strategy == WaitStrategy::Spin {
                 std::hint::spin_loop();
@@ -225,13 +229,18 @@ impl Bells {
                 // Also lets the peer run when both share a core.
                 std::thread::yield_now();
             }
-            if let Look::Found(found) = look()? {
+            if (glance() || turn.is_multiple_of(LOOK_TURNS))
+                && let Look::Found(found) = look()?
+            {
                 return Ok(Some(Ok(found)));
             }
-            if self.strategy == WaitStrategy::Adaptive && started.elapsed() >= budget {
+            if self.strategy == WaitStrategy::Adaptive
+                && turn.is_multiple_of(CLOCK_TURNS)
+                && started.get_or_insert_with(Instant::now).elapsed() >= budget
+            {
                 break;
             }
-            if turn.is_multiple_of(4096)
+            if turn.is_multiple_of(STEP_TURNS)
                 && let Err(ended) = until.step()
             {
                 return Ok(Some(Err(ended)));
@@ -276,14 +285,10 @@ impl Bells {
 
     fn change_parked(&self, bit: u64, by: i32) {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut mask = 0;
-        for (index, threads) in parked.threads.iter_mut().enumerate() {
-            if bit & (1 << index) != 0 {
-                *threads = threads.saturating_add_signed(by);
-            }
-            mask |= u64::from(*threads > 0) << index;
-        }
-        self.own_parked.store(0, mask, Ordering::Relaxed);
+        let Some(threads) = parked.get_mut(bit.trailing_zeros() as usize) else { return };
+        *threads = threads.saturating_add_signed(by);
+        let others = self.own_parked.load(0) & !bit;
+        self.own_parked.store(0, if *threads > 0 { others | bit } else { others }, Ordering::Relaxed);
     }
 }
 
@@ -326,7 +331,7 @@ mod tests {
                     let now = counts[1 - own].load(Ordering::Acquire) + lag;
                     Ok::<_, ()>(if now >= turn { Look::Found(()) } else { Look::Nothing })
                 };
-                bells.wait(1, &mut Until::after(Duration::from_secs(60)), reached).unwrap().unwrap();
+                bells.wait(1, &mut Until::after(Duration::from_secs(60)), || true, reached).unwrap().unwrap();
                 counts[own].store(turn, Ordering::Release);
                 bells.ring(1);
             }
@@ -349,7 +354,7 @@ mod tests {
         for strategy in [WaitStrategy::Park, WaitStrategy::Adaptive, WaitStrategy::Spin] {
             let [left, _right] = sides(strategy);
             let never = || Ok::<Look<()>, ()>(Look::Nothing);
-            let wait = |until: &mut Until<'_>| left.wait(1, until, never).unwrap().unwrap_err();
+            let wait = |until: &mut Until<'_>| left.wait(1, until, || true, never).unwrap().unwrap_err();
             assert_eq!(wait(&mut Until::after(Duration::from_millis(5))), Ended::TimedOut);
             let mut asked = 0;
             let mut third = || {
@@ -371,7 +376,10 @@ mod tests {
                 scope.spawn(move || {
                     let look =
                         || if closed.load(Ordering::Acquire) == 1 { Err("closed") } else { Ok(Look::<()>::Nothing) };
-                    assert_eq!(left.wait(bit, &mut Until::after(Duration::from_secs(60)), look), Err("closed"));
+                    assert_eq!(
+                        left.wait(bit, &mut Until::after(Duration::from_secs(60)), || true, look),
+                        Err("closed")
+                    );
                 });
             }
             while left.own_parked.load(0) != 3 {

@@ -1,7 +1,8 @@
 //! The ring: one sender, one receiver, 64-byte entries, every word with one writer.
 //!
-//! *Who calls it*: the two channel ends of `frameport`, each behind its own private lock. *Invariants*: an entry is
-//! visible before the `produced` that covers it (release, paired with the receiver's acquire); the sender overwrites
+//! *Who calls it*: the two channel ends of `frameport`, each behind its own private lock. *Invariants*: an entry's own
+//! sequence is written last, and before the `produced` that covers it (both release, paired with the receiver's
+//! acquire), so that either says that the entry is whole; the sender overwrites
 //! an entry only when the slot that travelled in it has come back, which the caller's ledger knows: a ring has room
 //! for every slot that may be on it, and untaken entries lie in distinct slots, so a lossless sender never meets an
 //! entry in use; nothing is ever repaired. *A hostile sender* is caught by [`Receiver::poll`] when its words go
@@ -81,11 +82,14 @@ impl Sender {
     /// Writes the next entry and makes it visible. The caller rings the receiver.
     pub fn publish(&mut self, words: [u64; WORDS]) {
         let start = word(ENTRIES) + (self.produced & self.mask) as usize * WORDS;
-        for (index, value) in words.into_iter().enumerate() {
+        let [seq, ..] = words;
+        for (index, value) in words.into_iter().enumerate().skip(1) {
             self.own.store(start + index, value, Ordering::Relaxed);
         }
+        // Both pair with an acquire in `Receiver::poll`: who sees the entry's own sequence sees the rest of it and the
+        // pixels, who sees `produced` sees all entries below it.
+        self.own.store(start, seq, Ordering::Release);
         self.produced += 1;
-        // Pairs with the acquire in `Receiver::poll`: who sees `produced` sees the entry and the pixels.
         self.own.store(word(PRODUCED), self.produced, Ordering::Release);
     }
 
@@ -119,25 +123,12 @@ impl Receiver {
     /// # Errors
     /// A [`RingViolation`]; the link has no further use then.
     pub fn poll(&mut self) -> Result<Option<[u64; WORDS]>, RingViolation> {
-        if self.next == self.produced {
-            // Pairs with the release in `Sender::publish`.
-            let now = self.peer.load_acquire(word(PRODUCED));
-            if now == self.produced {
-                return Ok(None);
-            }
-            let (ahead, capacity) = (now.wrapping_sub(self.next), self.mask + 1);
-            if now < self.produced {
-                return Err(RingViolation::Backwards { seen: self.produced, now });
-            }
-            if ahead > capacity {
-                return Err(RingViolation::TooFar { ahead, capacity });
-            }
-            if self.peer.load(word(OLDEST)) != 0 {
-                return Err(RingViolation::TookBack);
-            }
-            self.produced = now;
-        }
         let start = word(ENTRIES) + (self.next & self.mask) as usize * WORDS;
+        // Pairs with the release of the sequence in `Sender::publish`. An entry that says it is the one due needs no
+        // look at `produced`, which would be a second cache line on its way; zeros say nothing about entry 0.
+        if (self.next == 0 || self.peer.load_acquire(start) != self.next) && !self.is_published()? {
+            return Ok(None);
+        }
         let words: [u64; WORDS] = std::array::from_fn(|index| self.peer.load(start + index));
         let [found, ..] = words;
         if found != self.next {
@@ -147,16 +138,58 @@ impl Receiver {
         Ok(Some(words))
     }
 
+    /// Whether `produced` covers the entry that is due.
+    fn is_published(&mut self) -> Result<bool, RingViolation> {
+        if self.next >= self.produced {
+            // Pairs with the release of `produced` in `Sender::publish`.
+            let now = self.peer.load_acquire(word(PRODUCED));
+            if now < self.produced {
+                return Err(RingViolation::Backwards { seen: self.produced, now });
+            }
+            let (ahead, capacity) = (now.saturating_sub(self.next), self.mask + 1);
+            if ahead > capacity {
+                return Err(RingViolation::TooFar { ahead, capacity });
+            }
+            if self.peer.load(word(OLDEST)) != 0 {
+                return Err(RingViolation::TookBack);
+            }
+            self.produced = now;
+        }
+        Ok(self.next < self.produced)
+    }
+
     /// Whether the sender said that nothing follows. Ask before a last [`poll`](Self::poll), not after.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.peer.load_acquire(word(CLOSED)) != 0
     }
 
-    /// How many entries the sender published, as far as this side looked.
+    /// The sequence of the entry that is due.
     #[must_use]
-    pub fn seen(&self) -> u64 {
-        self.produced
+    pub fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    /// A look at this ring that needs no lock.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        Glance { peer: self.peer.clone(), mask: self.mask }
+    }
+}
+
+/// A look at a ring beside its [`Receiver`], for waits: it may say yes for nothing.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    peer: PeerWords,
+    mask: u64,
+}
+
+impl Glance {
+    /// Whether a receiver at which `next` is due may find its entry. Says nothing about the end of the ring.
+    #[inline]
+    #[must_use]
+    pub fn is_worth_a_poll(&self, next: u64) -> bool {
+        self.peer.load(word(ENTRIES) + (next & self.mask) as usize * WORDS) == next
     }
 }
 
@@ -206,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_says_when_a_poll_is_worth_it() {
+        let mut bench = bench();
+        let glance = bench.receiver.glance();
+        for seq in 0..9 {
+            assert_eq!(bench.receiver.next_seq(), seq);
+            bench.sender.publish(entry(seq));
+            assert!(glance.is_worth_a_poll(seq));
+            bench.receiver.poll().unwrap();
+            assert!(!glance.is_worth_a_poll(seq + 1));
+        }
+    }
+
+    #[test]
     fn lying_cursors_are_violations() {
         let lie = |offset: usize, value: u64| {
             let mut bench = bench();
@@ -215,7 +261,9 @@ mod tests {
             if offset != PRODUCED {
                 bench.sender.publish(entry(1));
             }
-            bench.receiver.poll().unwrap_err()
+            // An entry that is due needs no cursor: a lie in that shows at the next look at it.
+            let polled = bench.receiver.poll().and_then(|_| bench.receiver.poll());
+            polled.unwrap_err()
         };
         assert_eq!(lie(PRODUCED, 0), RingViolation::Backwards { seen: 1, now: 0 });
         assert_eq!(lie(PRODUCED, 6), RingViolation::TooFar { ahead: 5, capacity: 4 });

@@ -5,13 +5,11 @@
 //! never blocks and may happen on any thread. *A hostile peer* is caught here when an entry is malformed, names a slot
 //! already held, goes back in generation, or (in place) a slot it has no right to.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
-use frameport_sys::clock::now_ns;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, released, slot_bit, taken};
 
@@ -29,6 +27,7 @@ pub(crate) struct RecvEnd {
     channel: usize,
     bells: Arc<Bells>,
     sources: Vec<Source>,
+    glance: ring::Glance,
     inner: Mutex<Inner>,
 }
 
@@ -38,32 +37,36 @@ pub(crate) struct Source {
     pub(crate) pool: Arc<Pool>,
     /// For slots sent back in place: the end that sent them out, which has their ledger.
     sent_by: Option<Arc<SendEnd>>,
-    /// For each slot: the frame and the views made from it.
-    holds: Box<[AtomicU32]>,
+    slots: Box<[Held]>,
 }
+
+/// A slot's place in this side's hands. Released without a lock, on any thread.
+#[derive(Debug)]
+struct Held {
+    /// The frame and the views made from it.
+    holds: AtomicU32,
+    /// Ring sequence it arrived with, [`NOT_HELD`] while it is not held. Set under the lock, cleared by whoever gives up
+    /// the last hold.
+    ring_seq: AtomicU64,
+}
+
+const NOT_HELD: u64 = u64::MAX;
 
 impl Source {
     pub(crate) fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
-        let holds = (0..pool.decl.slots).map(|_| AtomicU32::new(0)).collect();
-        Self { pool, sent_by, holds }
+        let held = |_| Held { holds: AtomicU32::new(0), ring_seq: AtomicU64::new(NOT_HELD) };
+        let slots = (0..pool.decl.slots).map(held).collect();
+        Self { pool, sent_by, slots }
     }
 }
 
 #[derive(Debug)]
 struct Inner {
     ring: ring::Receiver,
-    /// For each source and slot: what is in this side's hands.
-    held: Vec<Vec<Holding>>,
+    /// For each source and slot the highest generation seen: a sender's generations rise.
+    generations: Vec<Vec<u64>>,
     received: u64,
     closed: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Holding {
-    /// Ring sequence it arrived with, while it is held.
-    ring_seq: Option<u64>,
-    /// Highest generation seen: a sender's generations rise.
-    generation: u64,
 }
 
 /// What [`RecvEnd::new`] is made from.
@@ -80,9 +83,10 @@ pub(crate) struct Parts {
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, channel, state, bells, ring, sources } = parts;
-        let held = sources.iter().map(|source| vec![Holding::default(); source.pool.decl.slots as usize]).collect();
-        let inner = Mutex::new(Inner { ring, held, received: 0, closed: false });
-        Arc::new(Self { state, name, channel, bells, sources, inner })
+        let generations = sources.iter().map(|source| vec![0; source.slots.len()]).collect();
+        let glance = ring.glance();
+        let inner = Mutex::new(Inner { ring, generations, received: 0, closed: false });
+        Arc::new(Self { state, name, channel, bells, sources, glance, inner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -145,18 +149,17 @@ impl RecvEnd {
         let Some((index, source)) = known.and_then(|index| Some((index, self.sources.get(index)?))) else {
             return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
         };
-        let holding = inner.held.get_mut(index).and_then(|held| held.get_mut(slot as usize));
-        let Some(holding) = holding else {
+        let known = inner.generations.get_mut(index).and_then(|all| all.get_mut(slot as usize));
+        let Some((last, held)) = known.zip(source.slots.get(slot as usize)) else {
             return Err(format!("entry {ring_seq} names slot {slot} of a pool of {}", source.pool.decl.slots));
         };
-        if let Some(earlier) = holding.ring_seq {
+        // Acquire: whoever gave it up is done with it.
+        let earlier = held.ring_seq.load(Ordering::Acquire);
+        if earlier != NOT_HELD {
             return Err(format!("entry {ring_seq} names slot {slot}, which is held here since entry {earlier}"));
         }
-        if generation <= holding.generation {
-            return Err(format!(
-                "entry {ring_seq}: slot {slot} went from generation {} to {generation}",
-                holding.generation
-            ));
+        if generation <= *last {
+            return Err(format!("entry {ring_seq}: slot {slot} went from generation {last} to {generation}"));
         }
         if !source.pool.accepts(payload_len) || meta_len > source.pool.decl.meta {
             return Err(format!(
@@ -166,10 +169,9 @@ impl RecvEnd {
         }
         // The ledger's word on slots sent back in place.
         source.sent_by.as_ref().map_or(Ok(()), |end| end.returned(slot, generation)).map_err(|lie| lie.to_string())?;
-        *holding = Holding { ring_seq: Some(ring_seq), generation };
-        if let Some(holds) = source.holds.get(slot as usize) {
-            holds.store(1, Ordering::Relaxed);
-        }
+        *last = generation;
+        held.holds.store(1, Ordering::Relaxed);
+        held.ring_seq.store(ring_seq, Ordering::Relaxed);
         inner.received += 1;
         source.pool.own.set_state(slot, taken(ring_seq));
         Ok((index, descriptor))
@@ -177,33 +179,34 @@ impl RecvEnd {
 
     /// The next frame, waiting for it.
     pub(crate) fn recv(self: &Arc<Self>, until: &mut Until<'_>) -> Result<Frame, Error> {
-        let started = now_ns();
+        let next = self.lock().ring.next_seq();
+        let glance = || self.glance.is_worth_a_poll(next) || self.state.end().is_some();
         let look = || Ok::<_, Error>(self.try_recv()?.map_or(Look::Nothing, Look::Found));
-        match self.bells.wait(frame_bit(self.channel), until, look)? {
+        match self.bells.wait(frame_bit(self.channel), until, glance, look)? {
             Ok(frame) => Ok(frame),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
             Err(Ended::TimedOut) => Err(Error::Timeout {
                 link: self.state.name().to_owned(),
                 channel: self.name.clone(),
-                after: Duration::from_nanos(now_ns().saturating_sub(started)),
+                after: until.waited(),
             }),
         }
     }
 
     /// Another view of a held slot.
     pub(crate) fn hold(&self, source: usize, slot: u32) {
-        if let Some(holds) = self.holds(source, slot) {
-            holds.fetch_add(1, Ordering::Relaxed);
+        if let Some(held) = self.slot(source, slot) {
+            held.holds.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether a frame's own hold is the only one.
     pub(crate) fn sole(&self, source: usize, slot: u32) -> bool {
-        self.holds(source, slot).is_some_and(|holds| holds.load(Ordering::Acquire) == 1)
+        self.slot(source, slot).is_some_and(|held| held.holds.load(Ordering::Acquire) == 1)
     }
 
-    fn holds(&self, source: usize, slot: u32) -> Option<&AtomicU32> {
-        self.sources.get(source)?.holds.get(slot as usize)
+    fn slot(&self, source: usize, slot: u32) -> Option<&Held> {
+        self.sources.get(source)?.slots.get(slot as usize)
     }
 
     /// One view less; the last one releases the slot.
@@ -213,7 +216,7 @@ impl RecvEnd {
             return;
         }
         // AcqRel: every access to the pixels comes before the release.
-        let last = self.holds(source, slot).is_some_and(|holds| holds.fetch_sub(1, Ordering::AcqRel) == 1);
+        let last = self.slot(source, slot).is_some_and(|held| held.holds.fetch_sub(1, Ordering::AcqRel) == 1);
         if last
             && let Some(ring_seq) = self.forget(source, slot)
             && let Some(Source { pool, sent_by, .. }) = self.sources.get(source)
@@ -228,7 +231,11 @@ impl RecvEnd {
 
     /// Takes a slot out of this side's hands without releasing it: it leaves by a reply in place.
     pub(crate) fn forget(&self, source: usize, slot: u32) -> Option<u64> {
-        self.lock().held.get_mut(source)?.get_mut(slot as usize)?.ring_seq.take()
+        let held = self.slot(source, slot)?;
+        let ring_seq = held.ring_seq.load(Ordering::Relaxed);
+        // Release: for the acquire of the next take. Only the last hold's owner comes here.
+        held.ring_seq.store(NOT_HELD, Ordering::Release);
+        (ring_seq != NOT_HELD).then_some(ring_seq)
     }
 
     /// Frames received, and whether everything there was to receive has been.
@@ -239,6 +246,7 @@ impl RecvEnd {
 
     /// Frames in this side's hands.
     pub(crate) fn held(&self) -> usize {
-        self.lock().held.iter().flatten().filter(|holding| holding.ring_seq.is_some()).count()
+        let slots = self.sources.iter().flat_map(|source| &source.slots);
+        slots.filter(|held| held.ring_seq.load(Ordering::Relaxed) != NOT_HELD).count()
     }
 }

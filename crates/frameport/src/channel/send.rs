@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
-use frameport_sys::clock::now_ns;
+use frameport_sys::clock::{coarse_ns, now_ns};
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
@@ -81,7 +81,7 @@ impl SendEnd {
         if inner.closed {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
-        let now = now_ns();
+        let now = coarse_ns();
         let looked = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
         let loaned = looked.map(|()| inner.ledger.loan(now));
         drop(inner);
@@ -94,12 +94,11 @@ impl SendEnd {
 
     /// A slot to fill, waiting for one.
     pub(crate) fn loan(self: &Arc<Self>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
-        let started = now_ns();
         let look = || Ok::<_, Error>(self.try_loan()?.map_or(Look::Nothing, Look::Found));
-        match self.bells.wait(slot_bit(self.channel), until, look)? {
+        match self.bells.wait(slot_bit(self.channel), until, || true, look)? {
             Ok(frame) => Ok(frame),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
-            Err(Ended::TimedOut) => Err(self.exhausted(Duration::from_nanos(now_ns().saturating_sub(started)))),
+            Err(Ended::TimedOut) => Err(self.exhausted(until.waited())),
         }
     }
 
@@ -118,7 +117,7 @@ impl SendEnd {
     /// Who has which slot now.
     pub(crate) fn holders(&self) -> Vec<SlotHolder> {
         let inner = self.lock();
-        let now = now_ns();
+        let now = coarse_ns();
         let bytes = self.pool.layout.size;
         let slots = inner.ledger.slots().filter_map(|(slot, entry)| {
             let peer = &self.peer;
@@ -153,7 +152,7 @@ impl SendEnd {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
         let seq = frame.stamp.seq.unwrap_or(inner.next_seq);
-        let now = now_ns();
+        let now = frame.stamp.timestamp_ns.map_or_else(now_ns, |_| coarse_ns());
         let ring_seq = inner.ring.next_seq();
         let descriptor = Descriptor {
             ring_seq,
@@ -240,7 +239,7 @@ impl SendEnd {
     pub(crate) fn returned(&self, slot: u32, generation: u64) -> Result<(), SlotViolation> {
         // A slot the pool does not have fails in the ledger, whatever its word.
         let word = if slot < self.pool.decl.slots { self.pool.peer.state(slot) } else { 0 };
-        self.lock().ledger.returned(slot, generation, word, now_ns())
+        self.lock().ledger.returned(slot, generation, word, coarse_ns())
     }
 
     /// The host's own code let go of a frame sent back in place.
@@ -253,7 +252,7 @@ impl SendEnd {
     /// closed counters.
     pub(crate) fn reclaim(&self, end: End) {
         let mut inner = self.lock();
-        let now = now_ns();
+        let now = coarse_ns();
         // Its last words count as far as they make sense.
         let _ = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
         inner.ledger.reclaim();
@@ -262,7 +261,7 @@ impl SendEnd {
 
     pub(crate) fn counts(&self) -> SendCounts {
         let mut inner = self.lock();
-        let now = now_ns();
+        let now = coarse_ns();
         let _ = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
         SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot, copied: self.copied.load(Ordering::Relaxed) }
     }
