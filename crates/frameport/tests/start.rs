@@ -12,8 +12,6 @@ use frameport_wire::layout::SIZES;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than any start here needs, short enough to wait for.
@@ -248,10 +246,10 @@ fn a_flood_on_stderr_leaves_its_end_and_holds_up_nobody() {
 #[test]
 fn a_sink_that_panics_takes_no_other_workers_words() {
     failure(shell("echo one >&2; exit 7").on_stderr(|_| panic!("the application's own fault")));
-    let heard = Arc::new(AtomicBool::new(false));
-    let hears = Arc::clone(&heard);
-    failure(shell("echo two >&2; exit 7").on_stderr(move |words| hears.store(words == b"two\n", Ordering::Relaxed)));
-    assert!(heard.load(Ordering::Relaxed));
+    let (hears, heard) = std::sync::mpsc::channel();
+    failure(shell("echo two >&2; exit 7").on_stderr(move |words| drop(hears.send(words.to_vec()))));
+    // The panic's own report may take its time.
+    assert_eq!(heard.recv_timeout(Duration::from_secs(20)).unwrap(), b"two\n");
 }
 
 #[test]

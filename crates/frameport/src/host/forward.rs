@@ -1,26 +1,37 @@
 //! Passing on what workers write to stderr, without letting a slow terminal hold up the service thread.
 //!
-//! *Invariants*: bounded; what does not fit is dropped and counted. *A hostile worker* can flood it and loses only its
-//! own words.
+//! *Invariants*: bounded for each worker; what does not fit is dropped and counted. *A hostile worker* can flood it and
+//! loses only its own words.
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Gets chunks of a worker's stderr.
 pub(super) type LineSink = dyn Fn(&[u8]) + Send + Sync;
 
+/// Chunks of one worker that may wait to be written.
+const WAITING: usize = 64;
+
+/// Where one worker's words go.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    sink: Option<Arc<LineSink>>,
+    waiting: Arc<AtomicUsize>,
+}
+
 enum Job {
-    Write(Option<Arc<LineSink>>, Vec<u8>),
+    Write(Outlet, Vec<u8>),
     Flush(SyncSender<()>),
 }
 
-fn queue() -> Option<&'static SyncSender<Job>> {
-    static QUEUE: OnceLock<Option<SyncSender<Job>>> = OnceLock::new();
+fn queue() -> Option<&'static Sender<Job>> {
+    static QUEUE: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let start = || {
-        let (sender, jobs) = sync_channel(256);
+        let (sender, jobs) = channel();
         let thread = std::thread::Builder::new().name("frameport-stderr".into());
         thread.spawn(move || run(&jobs)).ok().map(|_| sender)
     };
@@ -30,12 +41,10 @@ fn queue() -> Option<&'static SyncSender<Job>> {
 fn run(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Write(Some(sink), bytes) => {
+            Job::Write(outlet, bytes) => {
                 // An application's panic is its own: the words of other workers still go on.
-                let _ = catch_unwind(AssertUnwindSafe(|| sink(&bytes)));
-            }
-            Job::Write(None, bytes) => {
-                let _ = std::io::stderr().write_all(&bytes);
+                let _ = catch_unwind(AssertUnwindSafe(|| outlet.write(&bytes)));
+                outlet.waiting.fetch_sub(1, Ordering::Relaxed);
             }
             Job::Flush(done) => {
                 let _ = done.try_send(());
@@ -44,16 +53,34 @@ fn run(jobs: &Receiver<Job>) {
     }
 }
 
-/// Passes bytes on; false when they were dropped because the receiver is too slow.
-pub(super) fn forward(sink: Option<&Arc<LineSink>>, bytes: &[u8]) -> bool {
-    let Some(queue) = queue() else { return false };
-    !matches!(queue.try_send(Job::Write(sink.cloned(), bytes.to_vec())), Err(TrySendError::Full(_)))
+impl Outlet {
+    /// To `sink`, or to this process's stderr.
+    pub(super) fn new(sink: Option<Arc<LineSink>>) -> Self {
+        Self { sink, waiting: Arc::default() }
+    }
+
+    /// Passes bytes on; false when they were dropped because the receiver is too slow.
+    pub(super) fn forward(&self, bytes: &[u8]) -> bool {
+        let Some(queue) = queue() else { return false };
+        // One thread forwards a worker's words, so nothing comes between the look and the addition.
+        self.waiting.load(Ordering::Relaxed) < WAITING && {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            queue.send(Job::Write(self.clone(), bytes.to_vec())).is_ok()
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        match &self.sink {
+            Some(sink) => sink(bytes),
+            None => drop(std::io::stderr().write_all(bytes)),
+        }
+    }
 }
 
 /// Waits until all that was passed on before has been written, 200 ms at most.
 pub(super) fn flush() {
     let (done, written) = sync_channel(1);
-    if queue().is_some_and(|queue| queue.try_send(Job::Flush(done)).is_ok()) {
+    if queue().is_some_and(|queue| queue.send(Job::Flush(done)).is_ok()) {
         let _ = written.recv_timeout(Duration::from_millis(200));
     }
 }

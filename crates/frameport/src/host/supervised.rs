@@ -16,7 +16,7 @@ use frameport_sys::process::{Child, Exit, Signal};
 use frameport_sys::{poll, socket};
 use frameport_wire::control::{Decoder, Hello, ToHost};
 
-use super::forward::{self, LineSink};
+use super::forward::{LineSink, Outlet};
 use crate::channel::state::{End, LinkState};
 use crate::error::{Death, Error};
 use crate::link::Ends;
@@ -54,7 +54,7 @@ pub(super) struct Supervised {
     pub(super) stderr: Option<OwnedFd>,
     pub(super) child: Mutex<Child>,
     pub(super) ends: OnceLock<Ends>,
-    on_stderr: Option<Arc<LineSink>>,
+    outlet: Outlet,
     progress: Mutex<Progress>,
     changed: Condvar,
     decoder: Mutex<Decoder>,
@@ -87,7 +87,7 @@ impl Supervised {
             stderr: child.take_stderr(),
             child: Mutex::new(child),
             ends: OnceLock::new(),
-            on_stderr,
+            outlet: Outlet::new(on_stderr),
             progress: Mutex::default(),
             changed: Condvar::new(),
             decoder: Mutex::default(),
@@ -185,7 +185,7 @@ impl Supervised {
         let over = tail.len().saturating_sub(TAIL);
         tail.drain(..over);
         drop(tail);
-        if !forward::forward(self.on_stderr.as_ref(), bytes) {
+        if !self.outlet.forward(bytes) {
             // One line, however long the flood.
             if self.dropped.fetch_add(bytes.len() as u64, Ordering::Relaxed) == 0 {
                 tracing::warn!(
