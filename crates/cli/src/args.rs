@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a worker, feed it video, show how fast it is and keep what it makes
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = EXAMPLES, override_usage = "frameport run [OPTIONS] -- CMD...")]
     Run(RunArgs),
     /// See it work in a few seconds: speed, proof that every byte arrives, a killed worker
     Demo,
@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "PIX_FMT")]
     pub(crate) format: Option<PixelFormat>,
     /// Frames that can be on their way in each direction
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) slots: u32,
     /// How long the worker may take until it is ready for its first frame
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -5,7 +5,7 @@
 //! for the signal. *A hostile worker* decides what is written out, and when it ends.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frameport::{Bytes, Error, Frame, Until, Worker};
 
@@ -15,6 +15,8 @@ use crate::media::{FrameInfo, Incoming, MediaError, Sink, Source};
 
 /// How often a wait asks for the signal.
 pub(super) const TICK: Duration = Duration::from_millis(50);
+/// After a signal, how long the worker has for the frames it already got.
+const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes of the buffer between pixels and files.
 const CHUNK: usize = 128 << 10;
 
@@ -83,7 +85,7 @@ fn fill(slot: Bytes<'_>, incoming: &mut Incoming<'_>, chunk: &mut [u8]) -> Resul
 pub(super) enum Ended {
     /// The worker sent its last.
     Finished,
-    /// A signal came.
+    /// A signal came, and the worker did not finish soon after.
     Interrupted,
     /// The worker failed.
     Worker(Error),
@@ -99,8 +101,9 @@ pub(super) fn collect(
     signal: &Signal,
 ) -> Ended {
     let mut chunk = vec![0; CHUNK];
+    let mut signalled = None;
     loop {
-        let mut interrupted = || signal.came();
+        let mut interrupted = || signal.came() && signalled.get_or_insert_with(Instant::now).elapsed() > DRAIN;
         let frame = match worker.recv_until(Until::forever().or_when(TICK, &mut interrupted)) {
             Ok(frame) => frame,
             Err(Error::LinkClosed { .. }) => return Ended::Finished,

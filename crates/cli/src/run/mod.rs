@@ -163,14 +163,12 @@ fn stream(
                 break (Ended::Sink(MediaError::from(setup::panicked())), None);
             }
         }
-        if signal.came() {
+        if signal.came() && !told.load(Ordering::Relaxed) {
+            screen.note("ending; the same again ends it at once");
             stop_source();
         }
     };
     screen.update(&flight.figures());
-    if signal.came() {
-        screen.note("ending; the same again ends it at once");
-    }
     stop_source();
     let exit = match ended {
         Ended::Finished => wait_exit(&worker, signal, screen),

@@ -103,7 +103,10 @@ impl Summary {
         let time = |seconds: f64| words::time((seconds * 1e9).round() as u64);
         let frames = if self.received > 0 { self.received } else { self.taken };
         let what = if self.received > 0 { "frames" } else { "frames taken, none sent back," };
-        let head = format!("{} {what} in {}, {:.1} fps", words::count(frames), time(self.seconds), self.fps);
+        let head = match self.sent {
+            0 => "no frames came".to_owned(),
+            _ => format!("{} {what} in {}, {:.1} fps", words::count(frames), time(self.seconds), self.fps),
+        };
         writeln!(out, "{}", bold(head))?;
         match (&self.input_spec, &self.output_spec) {
             (Some(input), Some(output)) if input != output => writeln!(out, "  {}{input} → {output}", dim("video"))?,
