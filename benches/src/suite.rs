@@ -86,7 +86,7 @@ pub(crate) fn run(quick: bool) -> Outcome<Results> {
         skipped.push("everything on two cores: this process may use one only".to_owned());
     }
     skipped.push("pure spins on one core: they would measure the scheduler's time slice".to_owned());
-    let run = Run { cores, python, clock: clock_ns()?, rounds: if quick { 4 } else { 30 } };
+    let run = Run { cores, python, clock: clock_ns()?, rounds: if quick { 4 } else { 40 } };
     let latency = run.latency()?;
     let sizes = run.sizes()?;
     let whole = run.whole()?;
