@@ -72,7 +72,7 @@ fn memory() -> Finding {
     let (large, small) = (need(3840, 2160), need(1920, 1080));
     let left = limits::available_memory();
     let said = format!("{} left by {}", words::bytes(left.bytes), left.source);
-    let pools = format!("4K rgba there and back, {SLOTS} slots each, takes {}", words::bytes(large));
+    let pools = format!("4K rgba there and back takes {}", words::bytes(large));
     if left.bytes > large {
         Finding::ok(NAME, format!("{said}; {pools}"))
     } else if left.bytes > small {
