@@ -51,6 +51,11 @@ fn host_process(kind: &str) {
     let pid = worker.recv().unwrap().meta().unwrap()["pid"].as_u64().unwrap();
     if kind.ends_with("stopped") {
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::STOP).unwrap();
+        // A stopped process cannot notice anything. Its host's child gets SIGKILL from the kernel; a grandchild gets
+        // SIGCONT as a stopped job of a group that lost its parent, once all of its threads have stopped.
+        while !all_threads_are_stopped(pid) {
+            std::thread::yield_now();
+        }
     }
     let mut out = std::io::stdout();
     writeln!(out, "\nworkers {} {pid}", worker.pid()).unwrap();
@@ -64,6 +69,12 @@ fn host_process(kind: &str) {
             _ => std::thread::park(),
         }
     }
+}
+
+fn all_threads_are_stopped(pid: u64) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
 }
 
 /// A host as a process of its own.
