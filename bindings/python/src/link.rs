@@ -3,6 +3,8 @@
 //! *Who calls it*: worker programs, by `frameport.connect()`, the decorator and `frameport.main()`. *Invariants*: every
 //! wait looks once before it lets go of the interpreter lock.
 
+use std::mem::ManuallyDrop;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -16,7 +18,8 @@ use crate::wait::wait;
 #[pyclass(frozen, weakref, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Link {
-    core: frameport::Link,
+    /// Never dropped: that would tell the host that all went well, which only the exit status of this process can.
+    core: ManuallyDrop<frameport::Link>,
     input: Option<Py<Spec>>,
     output: Option<Py<Spec>>,
 }
@@ -33,7 +36,7 @@ pub(crate) fn connect(py: Python<'_>, output: Option<Py<Spec>>) -> PyResult<Link
     let core = py.detach(|| builder.connect()).map_err(|error| to_py(py, &error))?;
     let shown = |spec: Option<&frameport::spec::Spec>| spec.map(|spec| Py::new(py, Spec::of(py, spec)?)).transpose();
     let (input, output) = (shown(core.input_spec())?, shown(core.output_spec())?);
-    Ok(Link { core, input, output })
+    Ok(Link { core: ManuallyDrop::new(core), input, output })
 }
 
 impl Link {
@@ -134,6 +137,12 @@ impl Link {
         self.core.close();
     }
 
+    /// Says goodbye without saying that all went well: the exit status of this process decides.
+    #[pyo3(name = "_leave")]
+    fn leave(&self) {
+        self.core.leave();
+    }
+
     /// This worker's name at its host.
     #[getter]
     fn name(&self) -> &str {
@@ -162,7 +171,7 @@ impl Link {
         slf
     }
 
-    /// Closes the link; an exception that leaves the block is told to the host.
+    /// Closes the link, unless an exception leaves the block: that is told to the host, and the process is to exit.
     fn __exit__(
         &self,
         py: Python<'_>,
@@ -170,11 +179,12 @@ impl Link {
         value: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if !kind.is_none() {
-            let told = py.import("frameport._loop")?.call_method1("failure", (value,))?;
-            if let Ok(message) = told.extract::<String>() {
-                self.core.fail(&message);
-            }
+        let told = match kind.is_none() {
+            true => None,
+            false => py.import("frameport._worker")?.call_method1("failure", (value,))?.extract::<Option<String>>()?,
+        };
+        if let Some(message) = told {
+            self.core.fail(&message);
         }
         self.core.close();
         Ok(())
@@ -186,5 +196,11 @@ impl Link {
 
     fn __reduce__(&self) -> PyResult<()> {
         Err(PyTypeError::new_err("a link cannot be pickled: it belongs to this process"))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.core.leave();
     }
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
@@ -66,17 +65,15 @@ def main(process: Callable[[Frame], Any], *, output: Spec | None = None) -> None
             file=sys.stderr,
         )
         sys.exit(2)
-    with connect(output) as link:
-        try:
+    try:
+        # Leaving the block by an exception tells the host of it.
+        with connect(output) as link:
             serve(link, process)
-        except LinkClosed:
-            return
-        except Exception as error:
-            if isinstance(error, NameError):
-                error.add_note("@frameport.worker runs its loop at once: define what the function uses above it")
-            traceback.print_exc()
-            link.fail(failure(error) or "")
-            sys.exit(1)
+    except LinkClosed:
+        return
+    except NameError as error:
+        error.add_note("@frameport.worker runs its loop where it stands: define what the function uses above it")
+        raise
 
 
 def serve(link: Link, process: Callable[[Frame], Any]) -> None:
@@ -90,10 +87,3 @@ def serve(link: Link, process: Callable[[Frame], Any]) -> None:
                 out.fill(result)
         # A result that is a view of the frame would keep its slot during the wait for the next.
         del result
-
-
-def failure(error: BaseException) -> str | None:
-    """What a host is told of an exception; None where a worker may leave with it."""
-    if isinstance(error, LinkClosed) or not isinstance(error, Exception):
-        return None
-    return "".join(traceback.format_exception_only(error)).strip()

@@ -285,6 +285,16 @@ impl Link {
         }
     }
 
+    /// Ends every wait of this side and says goodbye, but leaves it to this process's exit status whether that was in
+    /// order: the host's `recv` ends when the process is dead. For those who cannot tell yet how it will exit.
+    pub fn leave(&self) {
+        if !self.state.forked() {
+            // Also after the host said to stop, as on drop.
+            self.state.finish(End::Closed);
+            self.say_bye();
+        }
+    }
+
     /// A failed worker's results have no orderly end: its host learns of the failure instead.
     fn close_sender(&self) {
         if let Some(send) = &self.ends.send
