@@ -21,6 +21,10 @@ use crate::source::Source;
 use crate::spec::{Spec, dtype_name};
 
 /// An array in a slot of a pool: a received frame, a loan, or one plane of either.
+///
+/// `numpy.asarray(frame)`, `memoryview(frame)` and `from_dlpack(frame)` are views that keep the slot for as long as they
+/// live. `numpy.ndarray(shape, buffer=frame)` is the one that does not, since NumPy lets go of its buffer at once: it
+/// holds the frame itself instead, and after a `release()` it may see newer pixels.
 #[pyclass(frozen, subclass, weakref, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Pixels {
