@@ -301,8 +301,8 @@ pub struct SlotHolder {
     pub who: String,
     /// Sequence of the frame in it, if it was sent.
     pub seq: Option<u64>,
-    /// For how long.
-    pub age: Duration,
+    /// How long ago that was sent.
+    pub age: Option<Duration>,
 }
 
 impl std::fmt::Display for Exhausted {
@@ -313,9 +313,9 @@ impl std::fmt::Display for Exhausted {
             write!(f, " for {:.3} s", waited.as_secs_f32())?;
         }
         for (index, SlotHolder { slot, who, seq, age }) in holders.iter().enumerate() {
-            write!(f, "{} slot {slot} {who} for {:.3} s", if index == 0 { ":" } else { ";" }, age.as_secs_f32())?;
-            if let Some(seq) = seq {
-                write!(f, ", frame {seq}")?;
+            write!(f, "{} slot {slot} {who}", if index == 0 { ":" } else { ";" })?;
+            if let (Some(seq), Some(age)) = (seq, age) {
+                write!(f, " (frame {seq}, sent {:.3} s ago)", age.as_secs_f32())?;
             }
         }
         if let Some(hint) = hint {

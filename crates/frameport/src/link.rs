@@ -99,7 +99,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'
             pool: Arc::clone(pool),
             state: Arc::clone(state),
             bells: Arc::clone(&bells),
-            ring: ring::Sender::new(own, offset, channel.capacity).ok_or_else(broken)?,
+            ring: ring::Sender::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
         }));
     }
     for (index, ((channel, pool), offset)) in
@@ -114,7 +114,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'
             channel: index,
             state: Arc::clone(state),
             bells: Arc::clone(&bells),
-            ring: ring::Receiver::new(peer, offset, channel.capacity).ok_or_else(broken)?,
+            ring: ring::Receiver::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
             sources,
         }));
     }

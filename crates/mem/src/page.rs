@@ -54,8 +54,8 @@ impl OwnPage {
         Some(Self { state: OwnWords::new(map, 0, slots as usize)?, meta: Meta::new(map, slots, capacity)? })
     }
 
-    /// Says what was done with `slot`: [`taken`](frameport_wire::layout::taken) or
-    /// [`released`](frameport_wire::layout::released).
+    /// Says what was done with `slot`: [`released`](frameport_wire::layout::released).
+    #[inline]
     pub fn set_state(&self, slot: u32, word: u64) {
         // Pairs with the acquire in `PeerPage::state`: who sees a slot released sees the last access to its pixels
         // before it.
@@ -78,6 +78,7 @@ impl PeerPage {
 
     /// What the peer last did with `slot`.
     #[must_use]
+    #[inline]
     pub fn state(&self, slot: u32) -> u64 {
         self.state.load_acquire(slot as usize)
     }

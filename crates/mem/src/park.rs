@@ -12,7 +12,7 @@
 //!
 //! **Death.** Nobody wakes a futex sleeper when its peer dies, so a sleeper watches two words at once: the peer's bell
 //! and a private one that [`Bells::interrupt_all`] changes. *A hostile peer* can ring at will (each ring costs this
-//! side one look) or never ring (the sleeper wakes at its time-out, at a close, or at the peer's death).
+//! side one look) or never ring (the sleeper wakes at its deadline or interrupt, at a close, or at the peer's death).
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,14 +29,13 @@ use crate::words::{OwnWords, PeerWords};
 const SPIN: Duration = Duration::from_micros(50);
 /// A spin as long as this is kept even when it has not paid off lately, to notice when it would.
 const SPIN_LEAST: Duration = Duration::from_micros(2);
-/// Turns of a spin between readings of the clock.
-const CLOCK_TURNS: u32 = 4;
-/// Turns of a spin between looks that no glance asks for.
-const LOOK_TURNS: u32 = 16;
-/// Turns of an endless spin between looks at whether to give up.
-const STEP_TURNS: u32 = 4096;
-/// Longest single sleep: a second line behind the bell and the private word.
-const SLEEP: Duration = Duration::from_secs(1);
+/// Turns of a spin between two looks at the clock, which costs a tenth of a turn.
+const TURNS: u32 = 4;
+/// Turns, some 2 µs together, that a wait pauses instead of yielding, as long as that finds what it waits for: a yield is
+/// a system call, and the answer of a peer on another core comes sooner. Where both share a core it never does.
+const EAGER: u32 = 40;
+/// A wait that has stopped being eager tries again this often.
+const RETRY: u32 = 64;
 
 /// What a wait's look found.
 #[derive(Debug)]
@@ -51,23 +50,26 @@ pub enum Look<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The deadline passed.
-    TimedOut,
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
     /// The caller's interrupt said so.
     Interrupted,
 }
 
-/// When a wait gives up.
+/// When a wait gives up. Its time runs from the first moment there was nothing to be had at once: reading the clock costs
+/// as much as half a hand-over, and most waits find what they look for without it.
 #[derive(Default)]
 pub struct Until<'a> {
     limit: Option<Duration>,
-    /// The first step. Waits that find what they want at once never read the clock.
     started: Option<Instant>,
     interrupt: Option<(Duration, &'a mut dyn FnMut() -> bool)>,
 }
 
 impl std::fmt::Debug for Until<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Until").field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Until").field("limit", &self.limit).field("started", &self.started).finish_non_exhaustive()
     }
 }
 
@@ -78,10 +80,10 @@ impl<'a> Until<'a> {
         Self::default()
     }
 
-    /// Gives up once it has waited for `time`.
+    /// Gives up after `time`.
     #[must_use]
     pub fn after(time: Duration) -> Self {
-        Self::default().within(time)
+        Self { limit: Some(time), ..Self::default() }
     }
 
     /// Asks `interrupt` every `tick` and after each signal, and gives up when it says true.
@@ -98,32 +100,29 @@ impl<'a> Until<'a> {
         self
     }
 
-    /// How long it has waited.
-    #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    /// How long it has been waited.
+    fn elapsed(&mut self) -> Duration {
+        let now = Instant::now();
+        now.saturating_duration_since(*self.started.get_or_insert(now))
     }
 
-    /// How long a sleep may last from now on, or how the wait has ended.
+    /// How long a sleep may last from now on, or how the wait has ended. The first call starts the time.
     ///
     /// # Errors
-    /// The deadline has passed or the interrupt says true.
-    pub fn step(&mut self) -> Result<Duration, Ended> {
-        let mut limit = SLEEP;
-        if let Some(total) = self.limit {
-            let started = *self.started.get_or_insert_with(Instant::now);
-            limit = limit.min(total.saturating_sub(started.elapsed()));
-            if limit.is_zero() {
-                return Err(Ended::TimedOut);
-            }
+    /// The time is over or the interrupt says true.
+    pub fn step(&mut self) -> Result<Option<Duration>, Ended> {
+        let after = self.elapsed();
+        let mut left = self.limit.map(|limit| limit.saturating_sub(after));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Ended::TimedOut { after });
         }
         if let Some((tick, interrupt)) = &mut self.interrupt {
             if interrupt() {
                 return Err(Ended::Interrupted);
             }
-            limit = limit.min(*tick);
+            left = Some(left.map_or(*tick, |left| left.min(*tick)));
         }
-        Ok(limit)
+        Ok(left)
     }
 }
 
@@ -141,6 +140,8 @@ pub struct Bells {
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
+    /// How many turns the next wait pauses: learnt likewise. Above `EAGER`: waits until the next try, plus `EAGER`.
+    eager: AtomicU32,
 }
 
 impl Bells {
@@ -156,6 +157,7 @@ impl Bells {
             parked: Mutex::new([0; 64]),
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
+            eager: AtomicU32::new(EAGER),
         })
     }
 
@@ -170,13 +172,13 @@ impl Bells {
         }
     }
 
-    /// Wakes this side's own threads that sleep for `bit`, after one of them changed what they wait for.
-    pub fn nudge(&self, bit: u64) {
-        // The waker's fence again: this side is its own peer here.
-        fence(Ordering::SeqCst);
-        if self.own_parked.load(0) & bit != 0 {
-            self.interrupt_all();
-        }
+    /// Whether a thread of this side's own sleeps for `bit`. For a change made under a private lock that sleepers look
+    /// under too: asked under that lock it needs no fence, for either their look comes after the change, or what they
+    /// stored before their look is visible here.
+    #[must_use]
+    #[inline]
+    pub fn is_own_side_asleep(&self, bit: u64) -> bool {
+        self.own_parked.load(0) & bit != 0
     }
 
     /// Makes every wait of this side look again.
@@ -186,7 +188,7 @@ impl Bells {
     }
 
     /// Looks until something is found, an error comes up or `until` gives up: spins as the strategy says, then sleeps
-    /// with `bit` set. A spin looks when `glance`, which should cost next to nothing, says that it may be worth it.
+    /// with `bit` set.
     ///
     /// # Errors
     /// What `look` answers, or how the wait ended.
@@ -194,25 +196,23 @@ impl Bells {
         &self,
         bit: u64,
         until: &mut Until<'_>,
-        glance: impl Fn() -> bool,
         mut look: impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Result<T, Ended>, E> {
         if let Look::Found(found) = look()? {
             return Ok(Ok(found));
         }
-        if let Some(found) = self.spin(until, glance, &mut look)? {
+        if let Some(found) = self.spin(until, &mut look)? {
             return Ok(found);
         }
-        let started = Instant::now();
+        let asleep = Instant::now();
         let found = self.sleep(bit, until, &mut look)?;
-        self.learn(started.elapsed());
+        self.learn(asleep.elapsed());
         Ok(found)
     }
 
     fn spin<T, E>(
         &self,
         until: &mut Until<'_>,
-        glance: impl Fn() -> bool,
         look: &mut impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Option<Result<T, Ended>>, E> {
         let budget = match self.strategy {
@@ -220,27 +220,30 @@ impl Bells {
             WaitStrategy::Adaptive => Duration::from_nanos(self.spin_ns.load(Ordering::Relaxed).into()),
             WaitStrategy::Spin => Duration::MAX,
         };
-        // Not read before the first turns have failed: the clock takes as long as a short answer's way.
+        let eager = match self.strategy {
+            WaitStrategy::Spin => u32::MAX,
+            _ => self.eager_turns(),
+        };
         let mut started = None;
         for turn in 1_u32.. {
-            if self.strategy == WaitStrategy::Spin {
+            if turn <= eager {
                 std::hint::spin_loop();
             } else {
                 // Also lets the peer run when both share a core.
                 std::thread::yield_now();
             }
-            if (glance() || turn.is_multiple_of(LOOK_TURNS))
-                && let Look::Found(found) = look()?
-            {
+            if let Look::Found(found) = look()? {
+                self.learn_eager(eager, turn);
                 return Ok(Some(Ok(found)));
             }
-            if self.strategy == WaitStrategy::Adaptive
-                && turn.is_multiple_of(CLOCK_TURNS)
-                && started.get_or_insert_with(Instant::now).elapsed() >= budget
-            {
-                break;
+            if turn > eager && turn.is_multiple_of(TURNS) {
+                let now = Instant::now();
+                if now.saturating_duration_since(*started.get_or_insert(now)) >= budget {
+                    self.learn_eager(eager, turn);
+                    break;
+                }
             }
-            if turn.is_multiple_of(STEP_TURNS)
+            if turn.is_multiple_of(4096)
                 && let Err(ended) = until.step()
             {
                 return Ok(Some(Err(ended)));
@@ -268,6 +271,30 @@ impl Bells {
                 Ok(limit) => futex::wait_either((self.peer_bell.bell(), bell), (&self.private, private), limit),
                 Err(ended) => return Ok(Err(ended)),
             }
+        }
+    }
+
+    /// How many turns this wait pauses before it yields.
+    fn eager_turns(&self) -> u32 {
+        match self.eager.load(Ordering::Relaxed) {
+            turns @ 0..=EAGER => turns,
+            until_retry => {
+                let left = until_retry - 1;
+                self.eager.store(left, Ordering::Relaxed);
+                if left == EAGER { EAGER } else { 0 }
+            }
+        }
+    }
+
+    /// An answer that came while pausing keeps the pause; one that did not makes it shorter, and in the end none.
+    fn learn_eager(&self, eager: u32, turn: u32) {
+        if turn <= eager {
+            if eager < EAGER {
+                self.eager.store(EAGER, Ordering::Relaxed);
+            }
+        } else if eager > 0 && eager <= EAGER {
+            let half = eager / 2;
+            self.eager.store(if half > 4 { half } else { EAGER + RETRY }, Ordering::Relaxed);
         }
     }
 
@@ -321,7 +348,7 @@ mod tests {
         ]
     }
 
-    /// Each thread waits for the other's count to follow its own: a lost wake-up costs a whole `SLEEP`.
+    /// Each thread waits for the other's count to follow its own: a lost wake-up ends in the deadline.
     fn ping_pong(strategy: WaitStrategy, turns: u64) {
         let [left, right] = sides(strategy);
         let counts = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -331,7 +358,7 @@ mod tests {
                     let now = counts[1 - own].load(Ordering::Acquire) + lag;
                     Ok::<_, ()>(if now >= turn { Look::Found(()) } else { Look::Nothing })
                 };
-                bells.wait(1, &mut Until::after(Duration::from_secs(60)), || true, reached).unwrap().unwrap();
+                bells.wait(1, &mut Until::after(Duration::from_secs(60)), reached).unwrap().unwrap();
                 counts[own].store(turn, Ordering::Release);
                 bells.ring(1);
             }
@@ -354,8 +381,8 @@ mod tests {
         for strategy in [WaitStrategy::Park, WaitStrategy::Adaptive, WaitStrategy::Spin] {
             let [left, _right] = sides(strategy);
             let never = || Ok::<Look<()>, ()>(Look::Nothing);
-            let wait = |until: &mut Until<'_>| left.wait(1, until, || true, never).unwrap().unwrap_err();
-            assert_eq!(wait(&mut Until::after(Duration::from_millis(5))), Ended::TimedOut);
+            let wait = |until: &mut Until<'_>| left.wait(1, until, never).unwrap().unwrap_err();
+            assert!(matches!(wait(&mut Until::after(Duration::from_millis(5))), Ended::TimedOut { .. }));
             let mut asked = 0;
             let mut third = || {
                 asked += 1;
@@ -376,10 +403,7 @@ mod tests {
                 scope.spawn(move || {
                     let look =
                         || if closed.load(Ordering::Acquire) == 1 { Err("closed") } else { Ok(Look::<()>::Nothing) };
-                    assert_eq!(
-                        left.wait(bit, &mut Until::after(Duration::from_secs(60)), || true, look),
-                        Err("closed")
-                    );
+                    assert_eq!(left.wait(bit, &mut Until::after(Duration::from_secs(60)), look), Err("closed"));
                 });
             }
             while left.own_parked.load(0) != 3 {

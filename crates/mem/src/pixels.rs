@@ -30,6 +30,7 @@ unsafe impl Sync for Bytes<'_> {}
 impl<'a> Bytes<'a> {
     /// `len` bytes at `offset`; `None` when they are not inside the mapping.
     #[must_use]
+    #[inline]
     pub fn new(map: &'a Map, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
         if end > map.len() {
@@ -42,6 +43,7 @@ impl<'a> Bytes<'a> {
 
     /// `len` bytes at `offset` of this view; `None` when they are not inside it.
     #[must_use]
+    #[inline]
     pub fn part(self, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
         if end > self.len {
@@ -54,6 +56,7 @@ impl<'a> Bytes<'a> {
 
     /// Bytes in the view.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -66,6 +69,7 @@ impl<'a> Bytes<'a> {
 
     /// First byte. Whoever reads or writes through it accepts that the memory may change meanwhile.
     #[must_use]
+    #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
     }

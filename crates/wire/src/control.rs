@@ -56,11 +56,15 @@ pub enum ToWorker {
 pub struct Hello {
     /// Oldest and newest protocol version the worker speaks.
     pub protocol: (u32, u32),
-    /// The shared structures' sizes in the worker's build.
+    /// The shared structures' sizes in the worker's build. Fields other than `protocol` may be gone in a later version,
+    /// which is to be told by its number.
+    #[serde(default)]
     pub layout: Sizes,
     /// For display: under a launcher it is not the process the host spawned.
+    #[serde(default)]
     pub pid: u32,
     /// Library and version, for messages to people.
+    #[serde(default)]
     pub library: String,
     /// What the worker will send, if that is not what the host announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,7 @@
 //!
 //! | word | bits | meaning |
 //! | --- | --- | --- |
-//! | 0 | 0–63 | ring sequence of this entry |
+//! | 0 | 0–63 | ring sequence of this entry plus 1; 0: never written |
 //! | 1 | 0–7 kind, 8 has pts, 9 has duration, 10–31 reserved (0), 32–63 duration | |
 //! | 2 | 0–31 pool, 32–63 slot | where the frame lies |
 //! | 3 | 0–63 | generation of the slot |
@@ -14,6 +14,8 @@
 //! | 5 | 0–63 | timestamp, ns on the host's monotonic clock |
 //! | 6 | 0–63 | pts in the spec's time base, two's complement |
 //! | 7 | 0–39 payload bytes, 40–63 metadata bytes | |
+
+use crate::layout::ticket;
 
 /// Words in one ring entry.
 pub const WORDS: usize = 8;
@@ -30,7 +32,7 @@ const RESERVED: u64 = 0xffff_fc00;
 /// What one ring entry says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Position on the ring: the entry is current when this equals the sequence looked for.
+    /// Position on the ring: the entry is current when its word 0 is this plus 1.
     pub ring_seq: u64,
     /// Pool the frame lies in.
     pub pool: u32,
@@ -67,6 +69,7 @@ impl Descriptor {
     /// The eight words; lengths beyond [`MAX_PAYLOAD`] and [`MAX_META`] are cut by their bit width, so callers check
     /// them against the slot first.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u64; WORDS] {
         let mut head = KIND_FRAME;
         if self.pts.is_some() {
@@ -76,7 +79,7 @@ impl Descriptor {
             head |= HAS_DURATION | u64::from(duration) << 32;
         }
         [
-            self.ring_seq,
+            ticket(self.ring_seq),
             head,
             u64::from(self.pool) | u64::from(self.slot) << 32,
             self.generation,
@@ -91,8 +94,9 @@ impl Descriptor {
     ///
     /// # Errors
     /// An unknown kind or a reserved bit; the words are then a peer's fault, never a frame.
+    #[inline]
     pub fn decode(words: [u64; WORDS]) -> Result<Self, DescriptorError> {
-        let [ring_seq, head, place, generation, seq, timestamp_ns, pts, lengths] = words;
+        let [ticket, head, place, generation, seq, timestamp_ns, pts, lengths] = words;
         let low = |word: u64| (word & 0xffff_ffff) as u32;
         if head & 0xff != KIND_FRAME {
             return Err(DescriptorError::Kind((head & 0xff) as u8));
@@ -101,7 +105,7 @@ impl Descriptor {
             return Err(DescriptorError::Reserved(head));
         }
         Ok(Self {
-            ring_seq,
+            ring_seq: ticket.wrapping_sub(1),
             pool: low(place),
             slot: low(place >> 32),
             generation,
@@ -157,7 +161,7 @@ mod tests {
             meta_len: 10,
         }
         .encode();
-        assert_eq!(words, [1, 0x8_0000_0300, 0x3_0000_0002, 4, 5, 6, u64::MAX, 0xa00_0000_0009]);
+        assert_eq!(words, [2, 0x8_0000_0300, 0x3_0000_0002, 4, 5, 6, u64::MAX, 0xa00_0000_0009]);
     }
 
     #[test]

@@ -13,13 +13,13 @@
 //! | 64 | `parked`, u64: bit mask of what this side is asleep for |
 //! | 128 + n·block | the block of channel n |
 //!
-//! A **channel block** (the sender of the channel writes the first line and the entries of its region, the receiver
-//! the `visit` word of its own):
+//! A **channel block** (the sender of the channel writes `produced`, `oldest`, `closed` and the entries of its region, the
+//! receiver `visit` and `taken` of its own):
 //!
 //! | byte | word |
 //! | --- | --- |
-//! | 0, 8, 16 | `produced`, `oldest`, `closed` |
-//! | 64 | `visit` |
+//! | 0, 8 | `produced`, `oldest` |
+//! | 64, 72, 80 | `visit`, `taken`, `closed` |
 //! | 128 + 64·i | entry i of C |
 //!
 //! A **page** (two per pool, one per side, written by that side only): `state[slot]`, then the metadata of each slot.
@@ -40,10 +40,13 @@ pub const BLOCKS: usize = 2 * LINE;
 pub const PRODUCED: usize = 0;
 /// Offset of `oldest` in a channel block.
 pub const OLDEST: usize = 8;
-/// Offset of `closed` in a channel block: 1 once no entry will follow those below `produced`.
-pub const CLOSED: usize = 16;
 /// Offset of `visit` in a channel block.
 pub const VISIT: usize = LINE;
+/// Offset of `taken` in a channel block: entries below are taken.
+pub const TAKEN: usize = LINE + 8;
+/// Offset of `closed` in a channel block: 1 once no entry will follow those published. Not on the line of `produced`,
+/// which changes with every frame.
+pub const CLOSED: usize = LINE + 16;
 /// Offset of the first entry in a channel block.
 pub const ENTRIES: usize = 2 * LINE;
 /// Most channels a link may have: two bits of `parked` each.
@@ -52,7 +55,7 @@ pub const MAX_CHANNELS: usize = 32;
 pub const MAX_SLOTS: u32 = 1024;
 
 /// Sizes both sides compare in the hello, so that builds that disagree say so instead of reading wrong words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// Bytes of a ring entry.
     pub descriptor: usize,
@@ -104,16 +107,17 @@ pub fn blocks(capacities: &[usize]) -> (Vec<usize>, usize) {
     (starts, end)
 }
 
-/// The word that says slot content of ring sequence `seq` was taken.
+/// The word 0 of a current entry of ring sequence `seq`; 0 is an entry never written.
 #[must_use]
-pub const fn taken(seq: u64) -> u64 {
-    seq.wrapping_add(1).wrapping_mul(2)
+pub const fn ticket(seq: u64) -> u64 {
+    seq.wrapping_add(1)
 }
 
-/// The word that says slot content of ring sequence `seq` was released.
+/// The word that says slot content of ring sequence `seq` was released. Even values are for deliveries that take frames
+/// back.
 #[must_use]
 pub const fn released(seq: u64) -> u64 {
-    taken(seq) + 1
+    seq.wrapping_add(1).wrapping_mul(2).wrapping_add(1)
 }
 
 /// Offset of the metadata of `slot` in a page of `slots` slots with `capacity` bytes of metadata each.
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(blocks(&[4, 8]), (vec![128, 128 + 128 + 256], 128 + 128 + 256 + 128 + 512));
         assert_eq!(page_len(4, 4096), 64 + 4 * 4096);
         assert_eq!(meta_offset(9, 100, 2), 128 + 200);
-        assert_eq!((taken(0), released(0), taken(5)), (2, 3, 12));
+        assert_eq!((ticket(0), ticket(5), released(0), released(5)), (1, 6, 3, 13));
         assert_eq!((frame_bit(0), slot_bit(0), frame_bit(1), slot_bit(31)), (1, 2, 4, 1 << 63));
     }
 

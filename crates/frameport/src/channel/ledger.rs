@@ -5,7 +5,7 @@
 //! with what the state allows and never believed beyond that. No I/O, no clock, no shared memory. *A hostile peer* can
 //! only release what it holds, or be caught.
 
-use frameport_wire::layout::{released, taken};
+use frameport_wire::layout::released;
 
 /// Where a slot's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +14,13 @@ pub(crate) enum State {
     Free,
     /// Loaned to this side's own code.
     Filling,
-    /// On the ring, not taken yet as far as this side looked.
-    Queued { ring_seq: u64 },
-    /// Taken by the peer.
-    Held { ring_seq: u64 },
+    /// On the ring, or in the peer's hands: whether it was taken is asked when somebody wants to know.
+    Sent { ring_seq: u64 },
     /// Sent back in place by the peer: this side's own code holds it as a received frame.
     Returned,
     /// The peer died with it, or after sending it back in place: then it is on its ring and may still arrive. Nothing
     /// is loaned any more.
-    Left { ring_seq: u64 },
+    Left,
 }
 
 /// One slot.
@@ -32,8 +30,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     /// Sequence of the frame in it.
     pub(crate) seq: u64,
-    /// When it entered its state, ns.
-    pub(crate) since_ns: u64,
+    /// When the frame in it was sent, ns on the clock of its time stamp.
+    pub(crate) sent_ns: u64,
     /// Views of this side's own are alive, or the loan itself is.
     pub(crate) pinned: bool,
     /// Last word seen of the peer.
@@ -44,7 +42,9 @@ pub(crate) struct Slot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
+    /// Taken by the peer, as far as this side looked.
     pub(crate) received: u64,
+    /// Never taken, and the peer is gone.
     pub(crate) lost: u64,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(slots: u32) -> Self {
-        let slot = Slot { state: State::Free, generation: 0, seq: 0, since_ns: 0, pinned: false, word: 0 };
+        let slot = Slot { state: State::Free, generation: 0, seq: 0, sent_ns: 0, pinned: false, word: 0 };
         Self { slots: vec![slot; slots as usize], free: (0..slots).rev().collect(), counts: Counts::default() }
     }
 
@@ -86,12 +86,11 @@ impl Ledger {
     }
 
     /// Free → Filling: the slot and its new generation.
-    pub(crate) fn loan(&mut self, now_ns: u64) -> Option<(u32, u64)> {
+    pub(crate) fn loan(&mut self) -> Option<(u32, u64)> {
         let index = self.free.pop()?;
         let slot = self.slot(index)?;
         slot.state = State::Filling;
         slot.generation += 1;
-        slot.since_ns = now_ns;
         slot.pinned = true;
         Some((index, slot.generation))
     }
@@ -99,9 +98,9 @@ impl Ledger {
     /// Filling → Queued.
     pub(crate) fn queue(&mut self, index: u32, ring_seq: u64, seq: u64, now_ns: u64) {
         if let Some(slot) = self.slot(index).filter(|slot| slot.state == State::Filling) {
-            slot.state = State::Queued { ring_seq };
+            slot.state = State::Sent { ring_seq };
             slot.seq = seq;
-            slot.since_ns = now_ns;
+            slot.sent_ns = now_ns;
             self.counts.sent += 1;
         }
     }
@@ -128,64 +127,43 @@ impl Ledger {
         }
     }
 
-    /// Compares each slot in flight with the peer's word for it.
-    pub(crate) fn look(&mut self, word_of: impl Fn(u32) -> u64, now_ns: impl Fn() -> u64) -> Result<(), SlotViolation> {
+    /// Compares each sent slot with the peer's word for it.
+    pub(crate) fn look(&mut self, word_of: impl Fn(u32) -> u64) -> Result<(), SlotViolation> {
         for index in 0..self.slots.len() as u32 {
             let Some(slot) = self.slot(index) else { break };
-            if matches!(slot.state, State::Queued { .. } | State::Held { .. }) {
-                let word = word_of(index);
-                self.observe(index, word, &now_ns)?;
+            let State::Sent { ring_seq } = slot.state else { continue };
+            let word = word_of(index);
+            if word == slot.word {
+                continue;
             }
-        }
-        Ok(())
-    }
-
-    fn observe(&mut self, index: u32, word: u64, now_ns: &impl Fn() -> u64) -> Result<(), SlotViolation> {
-        let Some(slot) = self.slot(index) else { return Ok(()) };
-        if word == slot.word {
-            return Ok(());
-        }
-        match slot.state {
-            State::Queued { ring_seq } if word == taken(ring_seq) => {
-                slot.state = State::Held { ring_seq };
-                slot.since_ns = now_ns();
-                self.counts.received += 1;
+            if word != released(ring_seq) {
+                // Not remembered: whoever looks next finds it again, should this one only count.
+                return Err(SlotViolation::Word { slot: index, generation: slot.generation, word });
             }
-            State::Queued { ring_seq } if word == released(ring_seq) => {
-                self.counts.received += 1;
-                self.set_free(index);
-            }
-            State::Held { ring_seq } if word == released(ring_seq) => self.set_free(index),
-            // Not remembered: whoever looks next finds it again, should this one only count.
-            _ => return Err(SlotViolation::Word { slot: index, generation: slot.generation, word }),
-        }
-        if let Some(slot) = self.slot(index) {
             slot.word = word;
+            self.set_free(index);
         }
         Ok(())
     }
 
-    /// Queued, Held or Left → Returned: the peer sent the slot back in place.
-    pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64, now_ns: u64) -> Result<(), SlotViolation> {
+    /// Notes how many of the frames sent the peer has taken.
+    pub(crate) fn note_taken(&mut self, taken: u64) {
+        self.counts.received = taken;
+    }
+
+    /// Sent or Left → Returned: the peer sent the slot back in place.
+    pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64) -> Result<(), SlotViolation> {
         let Some(slot) = self.slot(index) else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation: 0, state: State::Free });
         };
         let (generation, state) = (slot.generation, slot.state);
-        let (State::Queued { ring_seq } | State::Held { ring_seq } | State::Left { ring_seq }) = state else {
-            return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
-        };
-        if claimed != generation {
+        if claimed != generation || !matches!(state, State::Sent { .. } | State::Left) {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
         }
-        if word != taken(ring_seq) {
+        if word != slot.word {
             return Err(SlotViolation::Word { slot: index, generation, word });
         }
-        slot.word = word;
         slot.state = State::Returned;
-        slot.since_ns = now_ns;
-        if matches!(state, State::Queued { .. }) {
-            self.counts.received += 1;
-        }
         Ok(())
     }
 
@@ -196,17 +174,15 @@ impl Ledger {
         }
     }
 
-    /// The peer is gone: what it never took is lost, what it had is nobody's.
-    pub(crate) fn reclaim(&mut self) {
+    /// The peer is gone after it took `taken` of the frames: what it never took is lost, what it had is nobody's.
+    pub(crate) fn reclaim(&mut self, taken: u64) {
+        self.counts.received = taken;
+        self.counts.lost = self.counts.sent.saturating_sub(taken);
         for index in 0..self.slots.len() as u32 {
-            let Some(slot) = self.slot(index) else { break };
-            match slot.state {
-                State::Queued { .. } => {
-                    self.counts.lost += 1;
-                    self.set_free(index);
-                }
-                State::Held { ring_seq } => slot.state = State::Left { ring_seq },
-                State::Free | State::Filling | State::Returned | State::Left { .. } => {}
+            match self.slot(index).map(|slot| (slot.state, slot)) {
+                Some((State::Sent { ring_seq }, slot)) if ring_seq < taken => slot.state = State::Left,
+                Some((State::Sent { .. }, _)) => self.set_free(index),
+                _ => {}
             }
         }
     }
@@ -216,79 +192,81 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn clock() -> u64 {
-        0
+    fn send(ledger: &mut Ledger, ring_seq: u64) -> u32 {
+        let (slot, _) = ledger.loan().unwrap();
+        ledger.queue(slot, ring_seq, ring_seq, 0);
+        ledger.unpin(slot);
+        slot
     }
 
     #[test]
     fn the_slot_freed_last_is_loaned_first() {
         let mut ledger = Ledger::new(3);
-        let loans: Vec<_> = std::iter::from_fn(|| ledger.loan(0)).collect();
+        let loans: Vec<_> = std::iter::from_fn(|| ledger.loan()).collect();
         assert_eq!(loans, [(0, 1), (1, 1), (2, 1)]);
         ledger.unpin(2);
         ledger.unpin(0);
-        assert_eq!(ledger.loan(0), Some((0, 2)));
-        assert_eq!(ledger.loan(0), Some((2, 2)));
+        assert_eq!(ledger.loan(), Some((0, 2)));
+        assert_eq!(ledger.loan(), Some((2, 2)));
     }
 
     #[test]
     fn a_live_view_of_the_senders_own_keeps_a_released_slot_from_reuse() {
         let mut ledger = Ledger::new(1);
-        let (slot, _) = ledger.loan(0).unwrap();
+        let (slot, _) = ledger.loan().unwrap();
         ledger.queue(slot, 0, 0, 0);
-        ledger.look(|_| released(0), clock).unwrap();
-        assert_eq!(ledger.loan(0), None, "pinned");
+        ledger.look(|_| released(0)).unwrap();
+        assert_eq!(ledger.loan(), None, "pinned");
         ledger.unpin(slot);
-        assert!(ledger.loan(0).is_some());
+        assert!(ledger.loan().is_some());
     }
 
     #[test]
     fn words_that_fit_nothing_are_violations() {
-        for (word, held) in [(released(1), false), (taken(1), true), (7, true), (u64::MAX, false), (0, true)] {
+        for word in [released(1), released(0) - 1, 7, u64::MAX] {
             let mut ledger = Ledger::new(1);
-            ledger.loan(0).unwrap();
-            ledger.queue(0, 0, 0, 0);
-            ledger.unpin(0);
-            if held {
-                ledger.look(|_| taken(0), clock).unwrap();
-            }
+            send(&mut ledger, 0);
+            ledger.look(|_| 0).unwrap();
             for _ in 0..2 {
-                assert!(ledger.look(|_| word, clock).is_err(), "word {word} held {held}");
+                assert!(ledger.look(|_| word).is_err(), "word {word}");
             }
         }
+        let mut ledger = Ledger::new(1);
+        send(&mut ledger, 0);
+        ledger.look(|_| released(0)).unwrap();
+        send(&mut ledger, 1);
+        ledger.look(|_| released(0)).unwrap();
+        assert!(ledger.look(|_| 0).is_err(), "a word that goes back");
     }
 
     #[test]
     fn a_slot_sent_back_must_be_held_in_its_generation() {
         let mut ledger = Ledger::new(2);
-        ledger.loan(0).unwrap();
-        assert!(ledger.returned(0, 1, taken(0), 0).is_err(), "still being filled");
+        ledger.loan().unwrap();
+        assert!(ledger.returned(0, 1, 0).is_err(), "still being filled");
         ledger.queue(0, 0, 9, 0);
         ledger.unpin(0);
-        assert!(ledger.returned(0, 2, taken(0), 0).is_err(), "another generation");
-        assert!(ledger.returned(0, 1, released(0), 0).is_err(), "released before");
-        assert!(ledger.returned(1, 1, taken(0), 0).is_err(), "free");
-        assert!(ledger.returned(7, 1, taken(0), 0).is_err(), "no such slot");
-        ledger.returned(0, 1, taken(0), 0).unwrap();
-        assert!(ledger.returned(0, 1, taken(0), 0).is_err(), "twice");
+        assert!(ledger.returned(0, 2, 0).is_err(), "another generation");
+        assert!(ledger.returned(0, 1, released(0)).is_err(), "released before");
+        assert!(ledger.returned(1, 1, 0).is_err(), "free");
+        assert!(ledger.returned(7, 1, 0).is_err(), "no such slot");
+        ledger.returned(0, 1, 0).unwrap();
+        assert!(ledger.returned(0, 1, 0).is_err(), "twice");
         ledger.let_go(0);
-        assert_eq!(ledger.loan(0), Some((0, 2)));
+        assert_eq!(ledger.loan(), Some((0, 2)));
     }
 
     #[test]
     fn a_death_counts_what_the_peer_never_took_and_lets_its_last_replies_arrive() {
         let mut ledger = Ledger::new(4);
         for ring_seq in 0..3 {
-            let (slot, _) = ledger.loan(0).unwrap();
-            ledger.queue(slot, ring_seq, ring_seq, 0);
-            ledger.unpin(slot);
+            send(&mut ledger, ring_seq);
         }
-        ledger.loan(0).unwrap();
-        ledger.look(|slot| if slot == 0 { taken(0) } else { 0 }, clock).unwrap();
-        ledger.reclaim();
+        ledger.loan().unwrap();
+        ledger.reclaim(1);
         assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, lost: 2 });
-        assert!(ledger.returned(1, 1, taken(1), 0).is_err(), "it never took that");
-        ledger.returned(0, 1, taken(0), 0).unwrap();
+        assert!(ledger.returned(1, 1, 0).is_err(), "it never took that");
+        ledger.returned(0, 1, 0).unwrap();
         ledger.let_go(0);
         ledger.unpin(3);
         assert!(ledger.slots().all(|(_, slot)| slot.state == State::Free));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{frame_bit, released, slot_bit, taken};
+use frameport_wire::layout::{frame_bit, released, slot_bit, ticket};
 
 use super::send::SendEnd;
 use super::state::{End, LinkState};
@@ -27,7 +27,6 @@ pub(crate) struct RecvEnd {
     channel: usize,
     bells: Arc<Bells>,
     sources: Vec<Source>,
-    glance: ring::Glance,
     inner: Mutex<Inner>,
 }
 
@@ -37,26 +36,22 @@ pub(crate) struct Source {
     pub(crate) pool: Arc<Pool>,
     /// For slots sent back in place: the end that sent them out, which has their ledger.
     sent_by: Option<Arc<SendEnd>>,
-    slots: Box<[Held]>,
+    hands: Box<[Hand]>,
 }
 
-/// A slot's place in this side's hands. Released without a lock, on any thread.
-#[derive(Debug)]
-struct Held {
+/// One slot, as far as it is in this side's hands. Changed without the lock: frames are dropped on any thread.
+#[derive(Debug, Default)]
+struct Hand {
+    /// The ticket of the entry it came with while it is held, 0 while it is not.
+    ticket: AtomicU64,
     /// The frame and the views made from it.
     holds: AtomicU32,
-    /// Ring sequence it arrived with, [`NOT_HELD`] while it is not held. Set under the lock, cleared by whoever gives up
-    /// the last hold.
-    ring_seq: AtomicU64,
 }
-
-const NOT_HELD: u64 = u64::MAX;
 
 impl Source {
     pub(crate) fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
-        let held = |_| Held { holds: AtomicU32::new(0), ring_seq: AtomicU64::new(NOT_HELD) };
-        let slots = (0..pool.decl.slots).map(held).collect();
-        Self { pool, sent_by, slots }
+        let hands = (0..pool.decl.slots).map(|_| Hand::default()).collect();
+        Self { pool, sent_by, hands }
     }
 }
 
@@ -66,7 +61,6 @@ struct Inner {
     /// For each source and slot the highest generation seen: a sender's generations rise.
     generations: Vec<Vec<u64>>,
     received: u64,
-    closed: bool,
 }
 
 /// What [`RecvEnd::new`] is made from.
@@ -83,10 +77,9 @@ pub(crate) struct Parts {
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, channel, state, bells, ring, sources } = parts;
-        let generations = sources.iter().map(|source| vec![0; source.slots.len()]).collect();
-        let glance = ring.glance();
-        let inner = Mutex::new(Inner { ring, generations, received: 0, closed: false });
-        Arc::new(Self { state, name, channel, bells, sources, glance, inner })
+        let generations = sources.iter().map(|source| vec![0; source.pool.decl.slots as usize]).collect();
+        let inner = Mutex::new(Inner { ring, generations, received: 0 });
+        Arc::new(Self { state, name, channel, bells, sources, inner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -118,7 +111,6 @@ impl RecvEnd {
             }
             polled = inner.ring.poll();
             if matches!(polled, Ok(None)) {
-                inner.closed = true;
                 drop(inner);
                 self.state.check()?;
                 return Err(Error::LinkClosed {
@@ -149,14 +141,15 @@ impl RecvEnd {
         let Some((index, source)) = known.and_then(|index| Some((index, self.sources.get(index)?))) else {
             return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
         };
-        let known = inner.generations.get_mut(index).and_then(|all| all.get_mut(slot as usize));
-        let Some((last, held)) = known.zip(source.slots.get(slot as usize)) else {
+        let place = slot as usize;
+        let last = inner.generations.get_mut(index).and_then(|slots| slots.get_mut(place));
+        let (Some(last), Some(hand)) = (last, source.hands.get(place)) else {
             return Err(format!("entry {ring_seq} names slot {slot} of a pool of {}", source.pool.decl.slots));
         };
-        // Acquire: whoever gave it up is done with it.
-        let earlier = held.ring_seq.load(Ordering::Acquire);
-        if earlier != NOT_HELD {
-            return Err(format!("entry {ring_seq} names slot {slot}, which is held here since entry {earlier}"));
+        // Acquire: pairs with the release in `forget`, so that the store of `holds` below comes after the last drop.
+        let earlier = hand.ticket.load(Ordering::Acquire);
+        if earlier != 0 {
+            return Err(format!("entry {ring_seq} names slot {slot}, which is held here since entry {}", earlier - 1));
         }
         if generation <= *last {
             return Err(format!("entry {ring_seq}: slot {slot} went from generation {last} to {generation}"));
@@ -170,43 +163,38 @@ impl RecvEnd {
         // The ledger's word on slots sent back in place.
         source.sent_by.as_ref().map_or(Ok(()), |end| end.returned(slot, generation)).map_err(|lie| lie.to_string())?;
         *last = generation;
-        held.holds.store(1, Ordering::Relaxed);
-        held.ring_seq.store(ring_seq, Ordering::Relaxed);
+        hand.holds.store(1, Ordering::Relaxed);
+        hand.ticket.store(ticket(ring_seq), Ordering::Relaxed);
         inner.received += 1;
-        source.pool.own.set_state(slot, taken(ring_seq));
         Ok((index, descriptor))
     }
 
     /// The next frame, waiting for it.
     pub(crate) fn recv(self: &Arc<Self>, until: &mut Until<'_>) -> Result<Frame, Error> {
-        let next = self.lock().ring.next_seq();
-        let glance = || self.glance.is_worth_a_poll(next) || self.state.end().is_some();
         let look = || Ok::<_, Error>(self.try_recv()?.map_or(Look::Nothing, Look::Found));
-        match self.bells.wait(frame_bit(self.channel), until, glance, look)? {
+        match self.bells.wait(frame_bit(self.channel), until, look)? {
             Ok(frame) => Ok(frame),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
-            Err(Ended::TimedOut) => Err(Error::Timeout {
-                link: self.state.name().to_owned(),
-                channel: self.name.clone(),
-                after: until.waited(),
-            }),
+            Err(Ended::TimedOut { after }) => {
+                Err(Error::Timeout { link: self.state.name().to_owned(), channel: self.name.clone(), after })
+            }
         }
+    }
+
+    fn hand(&self, source: usize, slot: u32) -> Option<&Hand> {
+        self.sources.get(source)?.hands.get(slot as usize)
     }
 
     /// Another view of a held slot.
     pub(crate) fn hold(&self, source: usize, slot: u32) {
-        if let Some(held) = self.slot(source, slot) {
-            held.holds.fetch_add(1, Ordering::Relaxed);
+        if let Some(hand) = self.hand(source, slot) {
+            hand.holds.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether a frame's own hold is the only one.
     pub(crate) fn sole(&self, source: usize, slot: u32) -> bool {
-        self.slot(source, slot).is_some_and(|held| held.holds.load(Ordering::Acquire) == 1)
-    }
-
-    fn slot(&self, source: usize, slot: u32) -> Option<&Held> {
-        self.sources.get(source)?.slots.get(slot as usize)
+        self.hand(source, slot).is_some_and(|hand| hand.holds.load(Ordering::Acquire) == 1)
     }
 
     /// One view less; the last one releases the slot.
@@ -216,37 +204,34 @@ impl RecvEnd {
             return;
         }
         // AcqRel: every access to the pixels comes before the release.
-        let last = self.slot(source, slot).is_some_and(|held| held.holds.fetch_sub(1, Ordering::AcqRel) == 1);
+        let last = self.hand(source, slot).is_some_and(|hand| hand.holds.fetch_sub(1, Ordering::AcqRel) == 1);
         if last
             && let Some(ring_seq) = self.forget(source, slot)
             && let Some(Source { pool, sent_by, .. }) = self.sources.get(source)
         {
-            pool.own.set_state(slot, released(ring_seq));
             match sent_by {
                 Some(sent_by) => sent_by.let_go(slot),
-                None => self.bells.ring(slot_bit(self.channel)),
+                None => {
+                    pool.own.set_state(slot, released(ring_seq));
+                    self.bells.ring(slot_bit(self.channel));
+                }
             }
         }
     }
 
-    /// Takes a slot out of this side's hands without releasing it: it leaves by a reply in place.
+    /// Takes a slot out of this side's hands: the ring sequence it came with, if it was in them.
     pub(crate) fn forget(&self, source: usize, slot: u32) -> Option<u64> {
-        let held = self.slot(source, slot)?;
-        let ring_seq = held.ring_seq.load(Ordering::Relaxed);
-        // Release: for the acquire of the next take. Only the last hold's owner comes here.
-        held.ring_seq.store(NOT_HELD, Ordering::Release);
-        (ring_seq != NOT_HELD).then_some(ring_seq)
+        self.hand(source, slot)?.ticket.swap(0, Ordering::Release).checked_sub(1)
     }
 
-    /// Frames received, and whether everything there was to receive has been.
-    pub(crate) fn progress(&self) -> (u64, bool) {
-        let inner = self.lock();
-        (inner.received, inner.closed)
+    /// Frames received.
+    pub(crate) fn received(&self) -> u64 {
+        self.lock().received
     }
 
     /// Frames in this side's hands.
     pub(crate) fn held(&self) -> usize {
-        let slots = self.sources.iter().flat_map(|source| &source.slots);
-        slots.filter(|held| held.ring_seq.load(Ordering::Relaxed) != NOT_HELD).count()
+        let hands = self.sources.iter().flat_map(|source| &source.hands);
+        hands.filter(|hand| hand.ticket.load(Ordering::Relaxed) != 0).count()
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
-use frameport_sys::clock::{coarse_ns, now_ns};
+use frameport_sys::clock::now_ns;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
@@ -81,9 +81,8 @@ impl SendEnd {
         if inner.closed {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
-        let now = coarse_ns();
-        let looked = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
-        let loaned = looked.map(|()| inner.ledger.loan(now));
+        let looked = inner.ledger.look(|slot| self.pool.peer.state(slot));
+        let loaned = looked.map(|()| inner.ledger.loan());
         drop(inner);
         let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
         Ok(loaned.and_then(|(slot, generation)| {
@@ -95,10 +94,10 @@ impl SendEnd {
     /// A slot to fill, waiting for one.
     pub(crate) fn loan(self: &Arc<Self>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
         let look = || Ok::<_, Error>(self.try_loan()?.map_or(Look::Nothing, Look::Found));
-        match self.bells.wait(slot_bit(self.channel), until, || true, look)? {
+        match self.bells.wait(slot_bit(self.channel), until, look)? {
             Ok(frame) => Ok(frame),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
-            Err(Ended::TimedOut) => Err(self.exhausted(until.waited())),
+            Err(Ended::TimedOut { after }) => Err(self.exhausted(after)),
         }
     }
 
@@ -116,8 +115,9 @@ impl SendEnd {
 
     /// Who has which slot now.
     pub(crate) fn holders(&self) -> Vec<SlotHolder> {
-        let inner = self.lock();
-        let now = coarse_ns();
+        let mut inner = self.lock();
+        let taken = inner.ring.taken();
+        let now = now_ns();
         let bytes = self.pool.layout.size;
         let slots = inner.ledger.slots().filter_map(|(slot, entry)| {
             let peer = &self.peer;
@@ -125,13 +125,15 @@ impl SendEnd {
                 State::Free if entry.pinned => {
                     (format!("kept by a live array of {bytes} bytes of the sender's own"), true)
                 }
-                State::Free | State::Left { .. } => return None,
+                State::Free | State::Left => return None,
                 State::Filling => ("being filled here (a loan neither sent nor dropped)".to_owned(), false),
-                State::Queued { .. } => (format!("waiting to be received by {peer}"), true),
-                State::Held { .. } => (format!("held by {peer}"), true),
+                State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => {
+                    (format!("held by {peer}"), true)
+                }
+                State::Sent { .. } => (format!("waiting to be received by {peer}"), true),
                 State::Returned => (format!("sent back in place by {peer} and held here"), true),
             };
-            let age = Duration::from_nanos(now.saturating_sub(entry.since_ns));
+            let age = sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns)));
             Some(SlotHolder { slot, who, seq: sent.then_some(entry.seq), age })
         });
         slots.collect()
@@ -152,8 +154,8 @@ impl SendEnd {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
         let seq = frame.stamp.seq.unwrap_or(inner.next_seq);
-        let now = frame.stamp.timestamp_ns.map_or_else(now_ns, |_| coarse_ns());
         let ring_seq = inner.ring.next_seq();
+        let now = now_ns();
         let descriptor = Descriptor {
             ring_seq,
             pool: self.pool.decl.id,
@@ -205,6 +207,10 @@ impl SendEnd {
         self.copied.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
     /// Says that nothing follows.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
@@ -231,39 +237,55 @@ impl SendEnd {
 
     /// The last view is gone.
     pub(crate) fn unpinned(&self, slot: u32) {
-        self.lock().ledger.unpin(slot);
-        self.bells.nudge(slot_bit(self.channel));
+        self.free(|ledger| ledger.unpin(slot));
+    }
+
+    /// The host's own code let go of a frame sent back in place.
+    pub(crate) fn let_go(&self, slot: u32) {
+        self.free(|ledger| ledger.let_go(slot));
+    }
+
+    /// Changes what this side's own threads may sleep for, and wakes them.
+    fn free(&self, change: impl FnOnce(&mut Ledger)) {
+        let mut inner = self.lock();
+        change(&mut inner.ledger);
+        // Under the lock that sleepers look under.
+        let asleep = self.bells.is_own_side_asleep(slot_bit(self.channel));
+        drop(inner);
+        if asleep {
+            self.bells.interrupt_all();
+        }
     }
 
     /// The host's check of a slot sent back in place.
     pub(crate) fn returned(&self, slot: u32, generation: u64) -> Result<(), SlotViolation> {
         // A slot the pool does not have fails in the ledger, whatever its word.
         let word = if slot < self.pool.decl.slots { self.pool.peer.state(slot) } else { 0 };
-        self.lock().ledger.returned(slot, generation, word, coarse_ns())
-    }
-
-    /// The host's own code let go of a frame sent back in place.
-    pub(crate) fn let_go(&self, slot: u32) {
-        self.lock().ledger.let_go(slot);
-        self.bells.nudge(slot_bit(self.channel));
+        self.lock().ledger.returned(slot, generation, word)
     }
 
     /// The peer is gone. The link ends under the lock: nothing is sent after the reclaim, and who knows of the end sees
     /// closed counters.
     pub(crate) fn reclaim(&self, end: End) {
         let mut inner = self.lock();
-        let now = coarse_ns();
         // Its last words count as far as they make sense.
-        let _ = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
-        inner.ledger.reclaim();
+        let _ = inner.ledger.look(|slot| self.pool.peer.state(slot));
+        let taken = inner.ring.taken().unwrap_or(inner.ledger.counts().received);
+        inner.ledger.reclaim(taken);
         self.state.finish(end);
     }
 
+    /// The counters of a channel that carries this side's own pool only: the host's.
     pub(crate) fn counts(&self) -> SendCounts {
         let mut inner = self.lock();
-        let now = coarse_ns();
-        let _ = inner.ledger.look(|slot| self.pool.peer.state(slot), || now);
-        SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot, copied: self.copied.load(Ordering::Relaxed) }
+        if self.state.end().is_none() {
+            match inner.ring.taken() {
+                Ok(taken) => inner.ledger.note_taken(taken),
+                // The next call of this side's ends the worker.
+                Err(lie) => drop(self.state.violation(&lie)),
+            }
+        }
+        SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot }
     }
 }
 
@@ -272,7 +294,6 @@ impl SendEnd {
 pub(crate) struct SendCounts {
     pub(crate) slots: Counts,
     pub(crate) no_slot: u64,
-    pub(crate) copied: u64,
 }
 
 impl Stamp {

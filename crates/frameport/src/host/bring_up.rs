@@ -182,7 +182,7 @@ fn await_stage(
         Ok(progress) if reached(&progress) && worker.state.end().is_none() => Ok(progress),
         Ok(_) => Err(worker.end_error().unwrap_or(Error::Interrupted)),
         Err(Ended::Interrupted) => Err(Error::Interrupted),
-        Err(Ended::TimedOut) => Err(Error::NotReady {
+        Err(Ended::TimedOut { .. }) => Err(Error::NotReady {
             link: worker.state.name().to_owned(),
             pid: worker.pid,
             stage,

@@ -102,7 +102,7 @@ impl Supervised {
         while !reached(&progress) {
             drop(progress);
             // The interrupt may be slow, or need the progress itself.
-            let limit = until.step()?;
+            let limit = until.step()?.unwrap_or(Duration::from_secs(1));
             progress = lock(&self.progress);
             if !reached(&progress) {
                 progress = self.changed.wait_timeout(progress, limit).unwrap_or_else(PoisonError::into_inner).0;

@@ -248,7 +248,7 @@ impl Worker {
     pub fn stats(&self) -> Stats {
         let sent = self.sender().map(|end| end.counts()).ok();
         let slots = sent.map(|sent| sent.slots).unwrap_or_default();
-        let (results, held) = self.receiver().map(|end| (end.progress().0, end.held())).unwrap_or_default();
+        let (results, held) = self.receiver().map(|end| (end.received(), end.held())).unwrap_or_default();
         Stats {
             sent: slots.sent,
             received: slots.received,

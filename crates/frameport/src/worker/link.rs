@@ -245,7 +245,7 @@ impl Link {
     /// Replies that had to be copied because a view of the frame was alive.
     #[must_use]
     pub fn copied(&self) -> u64 {
-        self.ends.send.as_ref().map_or(0, |end| end.counts().copied)
+        self.ends.send.as_ref().map_or(0, |end| end.copied())
     }
 
     /// This worker's name at its host.

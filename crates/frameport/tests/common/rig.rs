@@ -9,7 +9,7 @@ use frameport_sys::memory::{Map, Region, Writers};
 use frameport_sys::{inherit, socket};
 use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker, WaitStrategy, Welcome};
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{ENTRIES, PRODUCED, SIZES, blocks, page_len};
+use frameport_wire::layout::{ENTRIES, PRODUCED, SIZES, TAKEN, blocks, page_len};
 
 /// One region as this worker got it.
 #[derive(Debug)]
@@ -96,6 +96,11 @@ impl Rig {
         self.store(4, slot * 8, word);
     }
 
+    /// Says how many entries of the input channel this worker has taken.
+    pub(crate) fn say_taken(&self, count: u64) {
+        self.store(1, self.blocks[0] + TAKEN, count);
+    }
+
     /// Stores a word of the output channel's block.
     pub(crate) fn set(&self, offset: usize, word: u64) {
         self.store(1, self.blocks[1] + offset, word);
@@ -113,7 +118,8 @@ impl Rig {
     pub(crate) fn publish(&self, index: u64, words: [u64; 8]) {
         let capacity = self.welcome.channels[1].capacity as u64;
         let start = self.blocks[1] + ENTRIES + (index % capacity) as usize * 64;
-        for (place, word) in words.into_iter().enumerate() {
+        // Word 0 last: it says that the others are there.
+        for (place, word) in words.into_iter().enumerate().rev() {
             self.store(1, start + place * 8, word);
         }
         self.set(PRODUCED, index + 1);

@@ -21,8 +21,8 @@ const TICK: Duration = Duration::from_millis(10);
 static NO_WAITV: AtomicBool = AtomicBool::new(false);
 
 /// Sleeps until one of two words differs from what was seen of it, somebody wakes one of them, a signal arrives, or
-/// `limit` is over. Returns early at will: the caller looks again.
-pub fn wait_either(first: (&AtomicU32, u32), second: (&AtomicU32, u32), limit: Duration) {
+/// `limit` is over. Returns early at will: the caller looks again. No limit costs no timer.
+pub fn wait_either(first: (&AtomicU32, u32), second: (&AtomicU32, u32), limit: Option<Duration>) {
     if !NO_WAITV.load(Ordering::Relaxed) {
         let mut words = [Wait::new(), Wait::new()];
         for (word, (at, seen)) in words.iter_mut().zip([first, second]) {
@@ -31,15 +31,15 @@ pub fn wait_either(first: (&AtomicU32, u32), second: (&AtomicU32, u32), limit: D
             word.flags = WaitFlags::SIZE_U32;
         }
         // futex_waitv takes an absolute time.
-        let now = clock_gettime(ClockId::Monotonic);
-        let until = now.checked_add(timespec(limit)).unwrap_or(now);
-        if futex::waitv(&words, WaitvFlags::empty(), Some(&until), ClockId::Monotonic) != Err(Errno::NOSYS) {
+        let until = limit.and_then(|limit| clock_gettime(ClockId::Monotonic).checked_add(timespec(limit)));
+        if futex::waitv(&words, WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) != Err(Errno::NOSYS) {
             return;
         }
         NO_WAITV.store(true, Ordering::Relaxed);
     }
     if second.0.load(Ordering::SeqCst) == second.1 {
-        let _ = futex::wait(first.0, Flags::empty(), first.1, Some(&timespec(limit.min(TICK))));
+        let _ =
+            futex::wait(first.0, Flags::empty(), first.1, Some(&timespec(limit.map_or(TICK, |limit| limit.min(TICK)))));
     }
 }
 
@@ -68,7 +68,7 @@ mod tests {
                     wake_all(&words[ring]);
                 });
                 while words[ring].load(Ordering::SeqCst) == seen[ring] {
-                    wait_either((&words[0], seen[0]), (&words[1], seen[1]), Duration::from_secs(60));
+                    wait_either((&words[0], seen[0]), (&words[1], seen[1]), Some(Duration::from_secs(60)));
                 }
             });
         }
@@ -78,7 +78,7 @@ mod tests {
     fn the_limit_ends_the_wait() {
         let words = [AtomicU32::new(0), AtomicU32::new(0)];
         let start = Instant::now();
-        wait_either((&words[0], 0), (&words[1], 0), Duration::from_millis(20));
+        wait_either((&words[0], 0), (&words[1], 0), Some(Duration::from_millis(20)));
         assert!(start.elapsed() < Duration::from_secs(30));
     }
 }

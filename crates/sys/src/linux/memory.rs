@@ -211,6 +211,7 @@ impl Map {
 
     /// First byte.
     #[must_use]
+    #[inline]
     pub fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -272,6 +273,7 @@ impl ForkStamp {
 
     /// Whether a fork lies between the creation and this call.
     #[must_use]
+    #[inline]
     pub fn forked(&self) -> bool {
         // SAFETY: the page is mapped readable for as long as `self` lives. Volatile: a fork changes it unseen.
         unsafe { self.0.read_volatile() == 0 }
