@@ -55,13 +55,13 @@ for channel in welcome["channels"]:
 (in_block, out_block), (source, sink) = starts, welcome["channels"]
 assert (source["direction"], sink["direction"]) == ("in", "out")
 pixels, _ = words(pool_fds[0], True)
-_, state = words(pool_fds[2], True)
 
 
 def publish(block, capacity, seq, entry):
     first = block + 16 + seq % capacity * 8
-    for index, word in enumerate(entry):
-        own[first + index] = word
+    for index in range(1, 8):
+        own[first + index] = entry[index]
+    own[first] = seq + 1  # the ticket, last: x86 and ctypes keep the order
     own[block] = seq + 1  # produced
     ring()
 
@@ -74,23 +74,22 @@ def ring():
 say({"type": "ready"})
 taken = 0
 while True:
-    closed = host[in_block + 2]
-    if host[in_block] == taken:
+    closed = host[in_block + 10]
+    first = in_block + 16 + taken % source["capacity"] * 8
+    if host[first] != taken + 1:
         if closed:
             break
         time.sleep(0.0005)
         continue
-    first = in_block + 16 + taken % source["capacity"] * 8
     entry = [host[first + index] for index in range(8)]
-    assert entry[0] == taken
+    own[in_block + 9] = taken + 1
     slot, length = entry[2] >> 32, entry[7] & (1 << 40) - 1
-    state[slot] = 2 * (taken + 1)
     begin = slot * source["pool"]["stride"]
     pixels[begin : begin + length] = bytes(255 - value for value in pixels[begin : begin + length])
-    # The same slot goes back: the entry with its own sequence and without metadata.
-    publish(out_block, sink["capacity"], taken, [taken, *entry[1:7], length])
+    # The same slot goes back: the entry with a ticket of this ring and without metadata.
+    publish(out_block, sink["capacity"], taken, [*entry[:7], length])
     taken += 1
 
-own[out_block + 2] = 1
+own[out_block + 10] = 1  # closed
 ring()
 say({"type": "bye"})

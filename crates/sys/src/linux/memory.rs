@@ -293,14 +293,18 @@ mod tests {
 
     fn poke(map: &Map, at: usize, value: u8) {
         assert!(at < map.len() && map.is_writable());
-        // SAFETY: in bounds and writable, just checked; no other thread of the test uses it.
-        unsafe { map.base().as_ptr().add(at).write_volatile(value) };
+        // SAFETY: in bounds, just checked.
+        let place = unsafe { map.base().add(at) };
+        // SAFETY: writable, just checked; no other thread of the test uses it.
+        unsafe { place.write_volatile(value) };
     }
 
     fn peek(map: &Map, at: usize) -> u8 {
         assert!(at < map.len());
         // SAFETY: in bounds, just checked.
-        unsafe { map.base().as_ptr().add(at).read_volatile() }
+        let place = unsafe { map.base().add(at) };
+        // SAFETY: mapped readable for as long as `map` lives.
+        unsafe { place.read_volatile() }
     }
 
     #[test]
