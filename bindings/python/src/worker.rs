@@ -357,14 +357,14 @@ pub(crate) struct SlotHolder {
     who: String,
     /// Number of the frame in it, if it was sent.
     seq: Option<u64>,
-    /// For how many seconds.
-    age: f64,
+    /// How many seconds ago that was sent.
+    age: Option<f64>,
 }
 
 impl From<frameport::SlotHolder> for SlotHolder {
     fn from(holder: frameport::SlotHolder) -> Self {
         let frameport::SlotHolder { slot, who, seq, age, .. } = holder;
-        Self { slot, who, seq, age: age.as_secs_f64() }
+        Self { slot, who, seq, age: age.map(|age| age.as_secs_f64()) }
     }
 }
 
