@@ -10,12 +10,15 @@
 //! changes the bell and wakes: the sleeper either sleeps already and is woken, or finds the bell changed and does not.
 //! Several threads of one side share `parked`: a private count for each bit keeps it set until the last has left.
 //!
-//! **Death.** Nobody wakes a futex sleeper when its peer dies, so a sleeper watches two words at once: the peer's bell
-//! and a private one that [`Bells::interrupt_all`] changes. *A hostile peer* can ring at will (each ring costs this
+//! **Death.** Nobody wakes a futex sleeper when its peer dies. A host's sleeper watches two words at once: the peer's bell
+//! and a private one that [`Bells::interrupt_all`] changes. Watching two costs a third more than watching one, and a worker
+//! is interrupted once in its life: its sleepers watch the bell only ([`Watch::Bell`]), note the private word before each
+//! look, and the interrupter wakes the bell until every sleeper has noted the new value, so that none can have slept over
+//! it. *A hostile peer* can ring at will (each ring costs this
 //! side one look) or never ring (the sleeper wakes at its deadline or interrupt, at a close, or at the peer's death).
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use frameport_sys::futex;
@@ -34,8 +37,19 @@ const TURNS: u32 = 4;
 /// Turns, some 2 µs together, that a wait pauses instead of yielding, as long as that finds what it waits for: a yield is
 /// a system call, and the answer of a peer on another core comes sooner. Where both share a core it never does.
 const EAGER: u32 = 40;
+/// How long an interrupter waits between two wakes of sleepers that have not noticed.
+const INTERRUPT_PAUSE: Duration = Duration::from_micros(50);
 /// A wait that has stopped being eager tries again this often.
 const RETRY: u32 = 64;
+
+/// What a sleeper of this side watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// The peer's bell and the private word: an interrupter never waits for a sleeper.
+    BellAndPrivate,
+    /// The peer's bell: an interrupter waits until the sleepers have woken.
+    Bell,
+}
 
 /// What a wait's look found.
 #[derive(Debug)]
@@ -111,10 +125,13 @@ impl<'a> Until<'a> {
     /// # Errors
     /// The time is over or the interrupt says true.
     pub fn step(&mut self) -> Result<Option<Duration>, Ended> {
-        let after = self.elapsed();
-        let mut left = self.limit.map(|limit| limit.saturating_sub(after));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Ended::TimedOut { after });
+        let mut left = None;
+        if let Some(limit) = self.limit {
+            let after = self.elapsed();
+            if after >= limit {
+                return Err(Ended::TimedOut { after });
+            }
+            left = Some(limit.saturating_sub(after));
         }
         if let Some((tick, interrupt)) = &mut self.interrupt {
             if interrupt() {
@@ -135,8 +152,8 @@ pub struct Bells {
     peer_parked: PeerWords,
     /// Changed when every wait of this side must look again for reasons of this side's own.
     private: AtomicU32,
-    /// For each bit of `parked`, how many of this side's threads sleep for it.
-    parked: Mutex<[u32; 64]>,
+    parked: Mutex<Parked>,
+    watch: Watch,
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
@@ -144,17 +161,27 @@ pub struct Bells {
     eager: AtomicU32,
 }
 
+#[derive(Debug)]
+struct Parked {
+    /// For each bit of `parked`, how many of this side's threads sleep for it.
+    threads: [u32; 64],
+    /// Each sleeper's number, and the private word it noted before its last look; of [`Watch::Bell`] only.
+    noted: Vec<(u64, u32)>,
+    next: u64,
+}
+
 impl Bells {
     /// The bells in two control regions; `None` when a region is too small or this side's own is not writable.
     #[must_use]
-    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy) -> Option<Self> {
+    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy, watch: Watch) -> Option<Self> {
         Some(Self {
             own_bell: OwnWords::new(own, BELL, LINE / 8)?,
             own_parked: OwnWords::new(own, PARKED, LINE / 8)?,
             peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
             peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
             private: AtomicU32::new(0),
-            parked: Mutex::new([0; 64]),
+            parked: Mutex::new(Parked { threads: [0; 64], noted: Vec::new(), next: 0 }),
+            watch,
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
             eager: AtomicU32::new(EAGER),
@@ -183,8 +210,23 @@ impl Bells {
 
     /// Makes every wait of this side look again.
     pub fn interrupt_all(&self) {
-        self.private.fetch_add(1, Ordering::SeqCst);
-        futex::wake_all(&self.private);
+        let private = self.private.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        if self.watch == Watch::BellAndPrivate {
+            futex::wake_all(&self.private);
+            return;
+        }
+        loop {
+            futex::wake_all(self.peer_bell.bell());
+            // Whoever has noted the new value looks after it; whoever has not is about to sleep, or asleep.
+            if self.lock().noted.iter().all(|&(_, noted)| noted == private) {
+                return;
+            }
+            std::thread::sleep(INTERRUPT_PAUSE);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks until something is found, an error comes up or `until` gives up: spins as the strategy says, then sleeps
@@ -203,6 +245,9 @@ impl Bells {
         }
         if let Some(found) = self.spin(until, &mut look)? {
             return Ok(found);
+        }
+        if self.strategy == WaitStrategy::Park {
+            return self.sleep(bit, until, &mut look);
         }
         let asleep = Instant::now();
         let found = self.sleep(bit, until, &mut look)?;
@@ -258,9 +303,9 @@ impl Bells {
         until: &mut Until<'_>,
         look: &mut impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Result<T, Ended>, E> {
-        let _parked = self.park(bit);
+        let parking = self.park(bit);
         loop {
-            let private = self.private.load(Ordering::SeqCst);
+            let private = parking.note();
             let bell = self.peer_bell.bell().load(Ordering::Relaxed);
             // The sleeper's fence of the module's proof: after `parked`, before the look.
             fence(Ordering::SeqCst);
@@ -268,6 +313,7 @@ impl Bells {
                 return Ok(Ok(found));
             }
             match until.step() {
+                Ok(limit) if self.watch == Watch::Bell => futex::wait(self.peer_bell.bell(), bell, limit),
                 Ok(limit) => futex::wait_either((self.peer_bell.bell(), bell), (&self.private, private), limit),
                 Err(ended) => return Ok(Err(ended)),
             }
@@ -306,13 +352,18 @@ impl Bells {
     }
 
     fn park(&self, bit: u64) -> Parking<'_> {
-        self.change_parked(bit, 1);
-        Parking { bells: self, bit }
+        let mut parked = self.lock();
+        let number = parked.next;
+        parked.next += 1;
+        if self.watch == Watch::Bell {
+            parked.noted.push((number, self.private.load(Ordering::SeqCst)));
+        }
+        self.change(&mut parked, bit, 1);
+        Parking { bells: self, bit, number }
     }
 
-    fn change_parked(&self, bit: u64, by: i32) {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(threads) = parked.get_mut(bit.trailing_zeros() as usize) else { return };
+    fn change(&self, parked: &mut Parked, bit: u64, by: i32) {
+        let Some(threads) = parked.threads.get_mut(bit.trailing_zeros() as usize) else { return };
         *threads = threads.saturating_add_signed(by);
         let others = self.own_parked.load(0) & !bit;
         self.own_parked.store(0, if *threads > 0 { others | bit } else { others }, Ordering::Relaxed);
@@ -323,11 +374,28 @@ impl Bells {
 struct Parking<'a> {
     bells: &'a Bells,
     bit: u64,
+    number: u64,
+}
+
+impl Parking<'_> {
+    /// The private word as it is before a look.
+    fn note(&self) -> u32 {
+        let private = self.bells.private.load(Ordering::SeqCst);
+        if self.bells.watch == Watch::Bell {
+            let mut parked = self.bells.lock();
+            if let Some((_, noted)) = parked.noted.iter_mut().find(|(number, _)| *number == self.number) {
+                *noted = private;
+            }
+        }
+        private
+    }
 }
 
 impl Drop for Parking<'_> {
     fn drop(&mut self) {
-        self.bells.change_parked(self.bit, -1);
+        let mut parked = self.bells.lock();
+        parked.noted.retain(|&(number, _)| number != self.number);
+        self.bells.change(&mut parked, self.bit, -1);
     }
 }
 
@@ -339,12 +407,17 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     fn sides(strategy: WaitStrategy) -> [Bells; 2] {
+        watching(strategy, Watch::Bell)
+    }
+
+    /// The second side watches both words, as a host does.
+    fn watching(strategy: WaitStrategy, watch: Watch) -> [Bells; 2] {
         let (left, left_map) = Region::create("left", BLOCKS, Writers::Creator).unwrap();
         let (right, right_map) = Region::create("right", BLOCKS, Writers::Creator).unwrap();
         let peer = |region: &Region| Arc::new(region.map(false).unwrap());
         [
-            Bells::new(&Arc::new(left_map), &peer(&right), strategy).unwrap(),
-            Bells::new(&Arc::new(right_map), &peer(&left), strategy).unwrap(),
+            Bells::new(&Arc::new(left_map), &peer(&right), strategy, watch).unwrap(),
+            Bells::new(&Arc::new(right_map), &peer(&left), strategy, Watch::BellAndPrivate).unwrap(),
         ]
     }
 
@@ -395,22 +468,28 @@ mod tests {
 
     #[test]
     fn an_interrupt_makes_every_sleeper_look_again() {
-        let [left, _right] = sides(WaitStrategy::Park);
-        let closed = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for bit in [1, 2, 2] {
-                let (left, closed) = (&left, &closed);
-                scope.spawn(move || {
-                    let look =
-                        || if closed.load(Ordering::Acquire) == 1 { Err("closed") } else { Ok(Look::<()>::Nothing) };
-                    assert_eq!(left.wait(bit, &mut Until::after(Duration::from_secs(60)), look), Err("closed"));
-                });
-            }
-            while left.own_parked.load(0) != 3 {
-                std::thread::yield_now();
-            }
-            closed.store(1, Ordering::Release);
-            left.interrupt_all();
-        });
+        for (watch, turn) in
+            [Watch::Bell, Watch::BellAndPrivate].into_iter().flat_map(|watch| (0..50).map(move |turn| (watch, turn)))
+        {
+            let [left, _right] = watching(WaitStrategy::Park, watch);
+            let closed = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for bit in [1, 2, 2] {
+                    let (left, closed) = (&left, &closed);
+                    scope.spawn(move || {
+                        let look = || {
+                            if closed.load(Ordering::Acquire) == 1 { Err("closed") } else { Ok(Look::<()>::Nothing) }
+                        };
+                        assert_eq!(left.wait(bit, &mut Until::after(Duration::from_secs(60)), look), Err("closed"));
+                    });
+                }
+                // In every other turn the sleepers are caught on their way to sleep.
+                while turn % 2 == 0 && left.own_parked.load(0) != 3 {
+                    std::thread::yield_now();
+                }
+                closed.store(1, Ordering::Release);
+                left.interrupt_all();
+            });
+        }
     }
 }

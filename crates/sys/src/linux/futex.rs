@@ -43,6 +43,12 @@ pub fn wait_either(first: (&AtomicU32, u32), second: (&AtomicU32, u32), limit: O
     }
 }
 
+/// Sleeps until `word` differs from what was seen of it, somebody wakes it, a signal arrives, or `limit` is over. Returns
+/// early at will: the caller looks again. No limit costs no timer.
+pub fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {
+    let _ = futex::wait(word, Flags::empty(), seen, limit.map(timespec).as_ref());
+}
+
 /// Wakes everybody who sleeps on `word`, in every process.
 pub fn wake_all(word: &AtomicU32) {
     let _ = futex::wake(word, Flags::empty(), i32::MAX.cast_unsigned());
