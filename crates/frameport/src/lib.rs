@@ -47,3 +47,8 @@ pub use frameport_wire::control::WaitStrategy;
 pub use frameport_wire::spec;
 pub use host::{Delivery, Stats, Worker, WorkerBuilder};
 pub use worker::{Link, LinkBuilder};
+
+/// The README's program, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
