@@ -320,7 +320,8 @@ fn group_of_uncollected_dead_is_empty() {
 fn worker_starts_with_default_signals_in_its_own_group() {
     // SAFETY: SIG_IGN is a valid disposition and installs no code; no other test sends or relies on SIGINT.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
-    let text = output_of("grep -E 'Sig(Ign|Blk)' /proc/$$/status", None);
+    // In place of the shell: one that forks blocks every signal for a moment.
+    let text = output_of("exec grep -E 'Sig(Ign|Blk)' /proc/self/status", None);
     let ours = [Signal::INT, Signal::TERM, Signal::PIPE, Signal::CHILD];
     let ours: u64 = ours.iter().map(|signal| 1 << (signal.as_raw() - 1)).sum();
     for set in text.lines() {
