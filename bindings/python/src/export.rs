@@ -19,7 +19,7 @@ pub(crate) enum Keep {
     Copy(#[expect(dead_code, reason = "dropped with the export")] Box<[u64]>),
 }
 
-/// See the module.
+/// See the module. Boxed from the start: what Python gets points into it.
 #[derive(Debug)]
 pub(crate) struct Export {
     data: *mut u8,
@@ -34,7 +34,7 @@ pub(crate) struct Export {
 
 impl Export {
     /// A received frame as one array, or one plane of it; `None` where it is none.
-    pub(crate) fn of_frame(frame: &Frame, plane: Option<usize>) -> Option<Self> {
+    pub(crate) fn of_frame(frame: &Frame, plane: Option<usize>) -> Option<Box<Self>> {
         let geometry = match plane {
             Some(index) => Geometry::of_plane(frame.plane(index)?),
             None => Geometry::of_view(frame.image_view()?, frame.payload()),
@@ -43,7 +43,7 @@ impl Export {
     }
 
     /// A loan as one array, or one plane of it; `None` where it is none.
-    pub(crate) fn of_loan(loan: &mut FrameMut, plane: Option<usize>) -> Option<Self> {
+    pub(crate) fn of_loan(loan: &mut FrameMut, plane: Option<usize>) -> Option<Box<Self>> {
         let pin = loan.pin();
         let geometry = match plane {
             Some(index) => Geometry::of_plane(loan.plane_mut(index)?),
@@ -53,7 +53,7 @@ impl Export {
     }
 
     /// The same values in memory of their own, C-contiguous.
-    pub(crate) fn copied(&self, copy: impl FnOnce(*mut u8)) -> Self {
+    pub(crate) fn copied(&self, copy: impl FnOnce(*mut u8)) -> Box<Self> {
         let mut memory = vec![0_u64; self.len.div_ceil(8)].into_boxed_slice();
         let data = memory.as_mut_ptr().cast::<u8>();
         copy(data);
@@ -63,7 +63,7 @@ impl Export {
             *stride = step;
             step = step.saturating_mul(length);
         }
-        Self { data, strides, _keep: Keep::Copy(memory), ..*self }
+        Box::new(Self { data, strides, _keep: Keep::Copy(memory), ..*self })
     }
 
     pub(crate) fn data(&self) -> *mut u8 {
@@ -159,7 +159,7 @@ impl<'a> Geometry<'a> {
     }
 
     /// Proves that the array's last value ends inside `bytes`.
-    fn export(self, keep: impl FnOnce() -> Keep) -> Option<Export> {
+    fn export(self, keep: impl FnOnce() -> Keep) -> Option<Box<Export>> {
         let Self { bytes, item, shape: (shape, rank), strides } = self;
         let (mut values, mut end) = (1_usize, item.size());
         for (&length, &stride) in shape.get(..rank)?.iter().zip(&strides) {
@@ -169,6 +169,7 @@ impl<'a> Geometry<'a> {
         }
         let end = if values == 0 { 0 } else { end };
         let data = bytes?.part(0, end)?.as_ptr();
-        Some(Export { data, item, rank, shape, strides, len: values.checked_mul(item.size())?, _keep: keep() })
+        let len = values.checked_mul(item.size())?;
+        Some(Box::new(Export { data, item, rank, shape, strides, len, _keep: keep() }))
     }
 }

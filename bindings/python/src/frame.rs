@@ -63,7 +63,10 @@ impl Frame {
 
     /// Gives up the frame's own hold.
     pub(crate) fn give_up(slf: &Bound<'_, Self>) {
-        let taken = slf.as_super().get().source().take_received("was released");
+        let mut source = slf.as_super().get().source();
+        // Most often it was sent back, and there is nothing to give up.
+        let taken = if source.is_gone() { return } else { source.take_received("was released") };
+        drop(source);
         if let Ok(frame) = taken {
             slf.get().save_meta(&frame);
         }
@@ -170,7 +173,7 @@ impl Frame {
     /// Whether the frame's own hold is gone.
     #[getter]
     fn released(slf: &Bound<'_, Self>) -> bool {
-        matches!(&*slf.as_super().get().source(), Source::Gone(_))
+        slf.as_super().get().source().is_gone()
     }
 
     /// Gives up the frame's own hold. Views keep theirs: the slot comes back when the last one is gone.

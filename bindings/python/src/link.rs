@@ -12,7 +12,7 @@ use crate::error::{exception, seconds, to_py};
 use crate::frame::{Frame, Frames, Origin};
 use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
-use crate::wait::wait;
+use crate::wait::{Patience, wait};
 
 /// A worker's link with the host that started it; may be used from any thread.
 #[pyclass(frozen, weakref, module = "frameport")]
@@ -22,6 +22,7 @@ pub(crate) struct Link {
     core: ManuallyDrop<frameport::Link>,
     input: Option<Py<Spec>>,
     output: Option<Py<Spec>>,
+    patience: Patience,
 }
 
 /// Connects to the host that started this process: once, at start-up.
@@ -36,7 +37,7 @@ pub(crate) fn connect(py: Python<'_>, output: Option<Py<Spec>>) -> PyResult<Link
     let core = py.detach(|| builder.connect()).map_err(|error| to_py(py, &error))?;
     let shown = |spec: Option<&frameport::spec::Spec>| spec.map(|spec| Py::new(py, Spec::of(py, spec)?)).transpose();
     let (input, output) = (shown(core.input_spec())?, shown(core.output_spec())?);
-    Ok(Link { core: ManuallyDrop::new(core), input, output })
+    Ok(Link { core: ManuallyDrop::new(core), input, output, patience: Patience::default() })
 }
 
 impl Link {
@@ -46,15 +47,14 @@ impl Link {
 
     /// The next frame, waiting for it.
     pub(crate) fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        let received = match self.core.try_recv() {
-            Ok(Some(frame)) => Ok(frame),
-            Ok(None) => {
+        let frame = match self.patience.look(py, || self.core.try_recv())? {
+            Some(frame) => frame,
+            None => {
                 let limit = seconds("timeout", timeout)?;
-                wait(py, limit, |until| self.core.recv_until(until))
+                wait(py, limit, |until| self.core.recv_until(until))?
             }
-            Err(error) => Err(to_py(py, &error)),
         };
-        self.show(py, received?)
+        self.show(py, frame)
     }
 
     fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {

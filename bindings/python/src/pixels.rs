@@ -51,14 +51,14 @@ impl Pixels {
     }
 
     /// The whole as one array, or one plane of it; `None` where that is no array.
-    fn part(&self, py: Python<'_>, plane: Option<usize>) -> PyResult<Option<Export>> {
+    fn part(&self, py: Python<'_>, plane: Option<usize>) -> PyResult<Option<Box<Export>>> {
         // The lock is let go of before an exception is made: that runs Python code.
         let part = self.source().export(plane);
         part.map_err(|refused| refused.raise(py))
     }
 
     /// The one array, or what to use instead.
-    fn export(&self, py: Python<'_>) -> PyResult<Export> {
+    fn export(&self, py: Python<'_>) -> PyResult<Box<Export>> {
         self.part(py, None)?.ok_or_else(|| PyBufferError::new_err(self.no_array()))
     }
 
@@ -190,7 +190,7 @@ impl Pixels {
                 .filter_map(|index| self.part(py, Some(index)).transpose())
                 .collect::<PyResult<_>>()?,
         };
-        let total = planes.iter().map(Export::len).fold(0, usize::saturating_add);
+        let total = planes.iter().map(|plane| plane.len()).fold(0, usize::saturating_add);
         PyBytes::new_with(py, total, |mut bytes| {
             for plane in &planes {
                 let Some((part, rest)) = bytes.split_at_mut_checked(plane.len()) else { break };

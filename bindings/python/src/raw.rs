@@ -33,22 +33,20 @@ pub(crate) unsafe fn fill_buffer(
     view: *mut ffi::Py_buffer,
     flags: c_int,
     owner: Bound<'_, PyAny>,
-    export: PyResult<Export>,
+    export: PyResult<Box<Export>>,
 ) -> PyResult<()> {
     let mut answer = ffi::Py_buffer::new();
-    let filled = export.and_then(|export| {
+    let filled = export.and_then(|mut export| {
         let wants = |flag: c_int| flags & flag == flag;
-        let (c, f) = (export.is_c_contiguous(), export.is_f_contiguous());
         let allowed = match () {
-            () if !wants(ffi::PyBUF_STRIDES) || wants(ffi::PyBUF_C_CONTIGUOUS) => c,
-            () if wants(ffi::PyBUF_F_CONTIGUOUS) => f,
-            () if wants(ffi::PyBUF_ANY_CONTIGUOUS) => c || f,
+            () if !wants(ffi::PyBUF_STRIDES) || wants(ffi::PyBUF_C_CONTIGUOUS) => export.is_c_contiguous(),
+            () if wants(ffi::PyBUF_F_CONTIGUOUS) => export.is_f_contiguous(),
+            () if wants(ffi::PyBUF_ANY_CONTIGUOUS) => export.is_c_contiguous() || export.is_f_contiguous(),
             () => true,
         };
         if !allowed {
             return Err(PyBufferError::new_err("the rows of this frame have gaps: ask for a strided view, or copy it"));
         }
-        let mut export = Box::new(export);
         let fits = (isize::try_from(export.len()), c_int::try_from(export.shape().len()));
         let (Ok(len), Ok(ndim)) = fits else {
             return Err(PyBufferError::new_err("this frame is too large for a buffer"));
@@ -140,7 +138,7 @@ struct Managed<H> {
     head: H,
     shape: [i64; MAX_RANK],
     strides: [i64; MAX_RANK],
-    _export: Export,
+    _export: Box<Export>,
 }
 
 /// One of the two structures that DLPack has.
@@ -177,11 +175,16 @@ impl Head for Versioned {
 }
 
 /// The export as a DLPack capsule.
-pub(crate) fn capsule(py: Python<'_>, export: Export, versioned: bool, copied: bool) -> PyResult<Bound<'_, PyCapsule>> {
+pub(crate) fn capsule(
+    py: Python<'_>,
+    export: Box<Export>,
+    versioned: bool,
+    copied: bool,
+) -> PyResult<Bound<'_, PyCapsule>> {
     if versioned { make::<Versioned>(py, export, copied) } else { make::<Unversioned>(py, export, copied) }
 }
 
-fn make<H: Head>(py: Python<'_>, export: Export, copied: bool) -> PyResult<Bound<'_, PyCapsule>> {
+fn make<H: Head>(py: Python<'_>, export: Box<Export>, copied: bool) -> PyResult<Bound<'_, PyCapsule>> {
     let values = export.itemsize();
     let axes = |axes: &[isize], unit: isize| {
         let mut wide = [0_i64; MAX_RANK];

@@ -54,7 +54,7 @@ impl From<Error> for Refused {
 
 impl Source {
     /// The whole as one array, or one plane of it; `None` where that is no array.
-    pub(crate) fn export(&mut self, plane: Option<usize>) -> Result<Option<Export>, Refused> {
+    pub(crate) fn export(&mut self, plane: Option<usize>) -> Result<Option<Box<Export>>, Refused> {
         match self {
             Self::Received(frame) => {
                 frame.check_fork()?;
@@ -77,6 +77,10 @@ impl Source {
             Self::Plane(..) => "a plane",
             Self::Gone(since) => since,
         }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone(_))
     }
 
     /// Takes the frame out, if it is a received one still held.

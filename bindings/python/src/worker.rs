@@ -15,7 +15,7 @@ use crate::error::{codes, exception, seconds, to_py};
 use crate::frame::{Frame, Frames, Origin};
 use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
-use crate::wait::wait;
+use crate::wait::{Patience, wait};
 
 /// A process this one started, and the frames that travel to it and back; may be used from any thread.
 #[pyclass(frozen, weakref, module = "frameport")]
@@ -25,6 +25,7 @@ pub(crate) struct Worker {
     deadline: Duration,
     input: Option<Py<Spec>>,
     output: Option<Py<Spec>>,
+    patience: Patience,
 }
 
 /// What `frameport.spawn()` has made of its arguments.
@@ -114,7 +115,7 @@ pub(crate) fn spawn(
     let core = wait(py, None, |until| builder.spawn_until(until))?;
     // The worker may have stated another output.
     let stated = core.output_spec().map(|spec| Py::new(py, Spec::of(py, spec)?)).transpose()?;
-    Ok(Worker { core, deadline, input, output: stated })
+    Ok(Worker { core, deadline, input, output: stated, patience: Patience::default() })
 }
 
 /// Longer than any process lives, and short of what a clock can add.
@@ -127,15 +128,14 @@ impl Worker {
 
     /// The worker's next frame, waiting for it.
     pub(crate) fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        let received = match self.core.try_recv() {
-            Ok(Some(frame)) => Ok(frame),
-            Ok(None) => {
+        let frame = match self.patience.look(py, || self.core.try_recv())? {
+            Some(frame) => frame,
+            None => {
                 let limit = seconds("timeout", timeout)?;
-                wait(py, limit, |until| self.core.recv_until(until))
+                wait(py, limit, |until| self.core.recv_until(until))?
             }
-            Err(error) => Err(to_py(py, &error)),
         };
-        self.show(py, received?)
+        self.show(py, frame)
     }
 
     fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {
