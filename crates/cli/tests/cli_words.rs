@@ -14,13 +14,15 @@ fn worker_process() {
 fn each_failure_has_one_message_with_a_remedy() {
     let text = place("failures", "text.mp4");
     std::fs::write(&text, "no video").unwrap();
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["run"], 2, "put its command after `--`, as in: frameport run -- python worker.py"),
         (
             &["run", "--", "/no/such/worker"],
             1,
             "cannot start worker 'worker' (/no/such/worker): No such file or directory",
         ),
+        (&["run", "--", "/no/worker.py"], 2, "frameport run -- python /no/worker.py"),
+        (&["run", "-o", "no/out.mp4", "--", "cat"], 1, "cannot create output \"no/out.mp4\": No such file"),
         (&["run", "--", "cat"], 1, "before it connected: its code must call frameport.connect()"),
         (&["run", "-f", "rgb565", "--", "cat"], 2, "unknown pixel format \"rgb565\", supported are gray, gray16le"),
         (&["run", "-i", "no.mp4", "--", "cat"], 1, "cannot open input \"no.mp4\": No such file or directory"),

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use frameport::{Error, Exit, Worker};
+use frameport::{Death, Error, Exit, Worker};
 
 use self::feed::{Ended, TICK};
 use self::flight::Flight;
@@ -45,6 +45,21 @@ enum Failure {
     Link(#[from] Error),
     #[error("{0} failed: {1}")]
     System(&'static str, io::Error),
+}
+
+impl Failure {
+    /// Without the worker's last words, which are on the screen already.
+    fn in_short(&self) -> String {
+        let no_words = String::new();
+        match self {
+            Self::Link(Error::WorkerDied(death)) => Death { stderr_tail: no_words, ..Death::clone(death) }.to_string(),
+            Self::Link(Error::NotReady { link, pid, stage, after, .. }) => {
+                let (link, pid, stage, after) = (link.clone(), *pid, *stage, *after);
+                Error::NotReady { link, pid, stage, after, stderr_tail: no_words }.to_string()
+            }
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Runs it and returns the exit status.
@@ -83,7 +98,7 @@ pub(crate) fn run(args: RunArgs) -> i32 {
 }
 
 fn failed(failure: &Failure) -> i32 {
-    crate::complain(failure);
+    crate::complain(&failure.in_short());
     if matches!(failure, Failure::Usage(_)) { 2 } else { crate::FAILED }
 }
 

@@ -16,13 +16,20 @@ use super::feed::TICK;
 use super::interrupt::Signal;
 use super::screen::Screen;
 use crate::args::RunArgs;
-use crate::media::{self, Source};
+use crate::media::{self, MediaError, Source};
 
 /// What can be said before anything is opened.
 pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
     if args.command.is_empty() {
         return wrong("which worker? put its command after `--`, as in: frameport run -- python worker.py");
+    }
+    let folder = args.output.as_deref().and_then(|output| Path::new(output).parent());
+    if let (Some(path), Some(folder)) = (&args.output, folder)
+        && !folder.as_os_str().is_empty()
+        && let Err(source) = folder.metadata()
+    {
+        return Err(MediaError::OpenOutput { path: path.clone(), source }.into());
     }
     if args.input == "-" && io::stdin().is_terminal() {
         return wrong(
@@ -66,7 +73,12 @@ pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &
         Some(name) => builder.name(name.to_string_lossy()),
         None => builder,
     };
-    Ok(builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came()))?)
+    builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came())).map_err(|error| match error {
+        Error::Spawn { program, .. } if program.ends_with(".py") => {
+            Failure::Usage(format!("{program} is no program by itself: frameport run -- python {program}"))
+        }
+        error => error.into(),
+    })
 }
 
 /// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.

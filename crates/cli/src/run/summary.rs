@@ -102,10 +102,11 @@ impl Summary {
         let mut out = io::stderr().lock();
         let time = |seconds: f64| words::time((seconds * 1e9).round() as u64);
         let frames = if self.received > 0 { self.received } else { self.taken };
-        let what = if self.received > 0 { "frames" } else { "frames taken, none sent back," };
+        let what = if frames == 1 { "frame" } else { "frames" };
+        let fate = if self.received > 0 { "" } else { " taken, none sent back," };
         let head = match self.sent {
             0 => "no frames came".to_owned(),
-            _ => format!("{} {what} in {}, {:.1} fps", words::count(frames), time(self.seconds), self.fps),
+            _ => format!("{} {what}{fate} in {}, {:.1} fps", words::count(frames), time(self.seconds), self.fps),
         };
         writeln!(out, "{}", bold(head))?;
         match (&self.input_spec, &self.output_spec) {
@@ -115,7 +116,11 @@ impl Summary {
         }
         if let Some(Latency { p50, p99, max, .. }) = self.latency_us {
             let [p50, p99, max] = [p50, p99, max].map(|us| time(us / 1e6));
-            writeln!(out, "  {}p50 {p50}, p99 {p99}, longest {max}, from send to receive", dim("latency"))?;
+            writeln!(
+                out,
+                "  {}p50 {p50}, p99 {p99}, longest {max}, from send to receive, queues included",
+                dim("latency")
+            )?;
         }
         let lost = [
             (if self.received > 0 { self.dropped } else { 0 }, "dropped by the worker"),
