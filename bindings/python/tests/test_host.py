@@ -301,7 +301,9 @@ fp.spawn({command!r}, fp.Spec("gray", 8, 6), ready_timeout=None)
 
 def interrupt(code):
     """Runs a host, interrupts it once it has said its worker's pid, and expects both to end."""
-    catch = f"import frameport as fp\ntry:\n{code.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt:\n    print('caught')\n"
+    # Python does not do this by itself in a shell's background job, which ignores Ctrl-C.
+    answer = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    catch = f"{answer}import frameport as fp\ntry:\n{code.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt:\n    print('caught')\n"
     host = subprocess.Popen([sys.executable, "-c", catch], stdout=subprocess.PIPE, text=True, cwd=HERE)
     try:
         pid = int(host.stdout.readline())
