@@ -46,7 +46,7 @@ setup: $(VENV)/.package
 
 $(VENV)/.tools: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "frameport needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  { echo "frameport needs Python 3.11 or newer, which $(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@cargo --version >/dev/null || { echo "frameport needs Rust 1.88 or newer: see rustup.rs" >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot make a virtual environment: apt install python3-venv, or the like" >&2; exit 1; }
