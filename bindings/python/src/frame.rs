@@ -3,7 +3,7 @@
 //! *Who calls it*: users. *Invariants*: `release()`, leaving `with` and the loop's next step give up only the frame's
 //! own hold and never raise; numbers, times and metadata stay readable after it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
@@ -21,7 +21,8 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) stamp: Stamp,
-    meta: Mutex<Meta>,
+    /// Nothing while it is in the slot only, or if there is none.
+    meta: OnceLock<Mutex<Meta>>,
 }
 
 /// What a reply copies.
@@ -35,8 +36,6 @@ pub(crate) struct Stamp {
 
 #[derive(Debug)]
 enum Meta {
-    /// Still in the slot only.
-    Sent,
     /// Saved from the slot when it was given up.
     Saved(Vec<u8>),
     /// Looked at: the dictionary, and the bytes it came from.
@@ -54,11 +53,16 @@ impl Frame {
             duration: frame.duration(),
         };
         let base = PyClassInitializer::from(Pixels::new(Source::Received(frame), spec));
-        Py::new(py, base.add_subclass(Self { stamp, meta: Mutex::new(Meta::Sent) }))
+        Py::new(py, base.add_subclass(Self { stamp, meta: OnceLock::new() }))
+    }
+
+    fn known_meta(&self) -> Option<MutexGuard<'_, Meta>> {
+        Some(self.meta.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn meta(&self) -> MutexGuard<'_, Meta> {
-        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+        let meta = self.meta.get_or_init(|| Mutex::new(Meta::Saved(Vec::new())));
+        meta.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives up the frame's own hold.
@@ -73,10 +77,12 @@ impl Frame {
     }
 
     fn save_meta(&self, frame: &frameport::Frame) {
-        let mut meta = self.meta();
         // A forked child has no slot to read from.
-        if matches!(*meta, Meta::Sent) {
-            *meta = Meta::Saved(if frame.check_fork().is_ok() { frame.meta_bytes() } else { Vec::new() });
+        if self.meta.get().is_none() && frame.check_fork().is_ok() {
+            let bytes = frame.meta_bytes();
+            if !bytes.is_empty() {
+                self.meta.get_or_init(|| Mutex::new(Meta::Saved(bytes)));
+            }
         }
     }
 
@@ -84,10 +90,10 @@ impl Frame {
     fn dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyDict>> {
         let py = slf.py();
         let this = slf.get();
-        let bytes = match &*this.meta() {
-            Meta::Read(dict, _) | Meta::Own(dict) => return Ok(dict.clone_ref(py)),
-            Meta::Saved(bytes) => bytes.clone(),
-            Meta::Sent => match &*slf.as_super().get().source() {
+        let bytes = match this.known_meta().as_deref() {
+            Some(Meta::Read(dict, _) | Meta::Own(dict)) => return Ok(dict.clone_ref(py)),
+            Some(Meta::Saved(bytes)) => bytes.clone(),
+            None => match &*slf.as_super().get().source() {
                 Source::Received(frame) if frame.check_fork().is_ok() => frame.meta_bytes(),
                 _ => Vec::new(),
             },
@@ -105,10 +111,10 @@ impl Frame {
     /// Takes the frame for a reply in place, with the metadata it goes back with: what was assigned or changed here.
     pub(crate) fn take(slf: &Bound<'_, Self>) -> PyResult<frameport::Frame> {
         let py = slf.py();
-        let (dict, before) = match &*slf.get().meta() {
-            Meta::Sent | Meta::Saved(_) => (None, None),
-            Meta::Read(dict, before) => (Some(dict.clone_ref(py)), Some(before.clone())),
-            Meta::Own(dict) => (Some(dict.clone_ref(py)), None),
+        let (dict, before) = match slf.get().known_meta().as_deref() {
+            None | Some(Meta::Saved(_)) => (None, None),
+            Some(Meta::Read(dict, before)) => (Some(dict.clone_ref(py)), Some(before.clone())),
+            Some(Meta::Own(dict)) => (Some(dict.clone_ref(py)), None),
         };
         let mut own = None;
         if let Some(dict) = dict {
