@@ -56,8 +56,8 @@ $(VENV)/.tools: requirements-dev.txt
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.tools $(RUST) $(PACKAGE)
-	@# maturin keeps Rust's build folder, which `pip install .` would make anew each time.
-	$(PY) -m maturin develop --release --locked -q
+	@# maturin keeps Rust's build folder, which `pip install .` would make anew each time; the first build takes minutes.
+	$(PY) -m maturin develop --release --locked
 	@touch $@
 
 clean:
