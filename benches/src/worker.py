@@ -7,25 +7,32 @@ import numpy as np
 
 import frameport as fp
 
-with fp.connect() as link:
-    if sys.argv[1] == "echo":
-        for frame in link:
-            a = np.asarray(frame)
-            del a
-            link.send_back(frame)
+
+def echo(link: fp.Link) -> None:
+    for frame in link:
+        array = np.asarray(frame)
+        del array  # a view that is still alive would have the frame copied
+        link.send_back(frame)
+
+
+def answer(link: fp.Link) -> None:
     for frame in link:
         with link.reply(frame) as out:
-            source, answer = np.asarray(frame), np.asarray(out)
-            words = answer.reshape(-1).view(np.uint64)
+            source, target = np.asarray(frame), np.asarray(out)
+            words = target.reshape(-1).view(np.uint64)
             if alone := frame.meta.get("alone"):
                 times = []
                 for _ in range(alone):
                     start = time.perf_counter_ns()
-                    np.copyto(answer, source)
+                    np.copyto(target, source)
                     words.sum()
                     times.append(time.perf_counter_ns() - start)
                 out.meta["ns"] = times
             else:
-                np.copyto(answer, source)
-            del source, answer, words
+                np.copyto(target, source)
+            del source, target, words
         frame.release()
+
+
+with fp.connect() as link:
+    (echo if sys.argv[1] == "echo" else answer)(link)
