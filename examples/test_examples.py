@@ -52,6 +52,12 @@ def test_the_detector_finds_the_face_in_the_clip() -> None:
     assert found > len(clip) / 2
 
 
+def test_the_command_finds_its_environments_ffmpeg_without_activation() -> None:
+    command = [sys.executable, "-m", "frameport", "doctor", "--json"]
+    report = json.loads(subprocess.run(command, env={"PATH": "/nowhere"}, capture_output=True, timeout=60).stdout)
+    assert [check["status"] for check in report["checks"] if check["name"] == "ffmpeg"] == ["ok"], report
+
+
 def test_the_host_prints_each_frame() -> None:
     assert "frame 29" in run(sys.executable, HERE / "host.py").stdout
 

@@ -38,6 +38,9 @@ const FAILED: i32 = 1;
 /// run as well: a Python caller sets SIGINT to `SIG_DFL` first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let (program, args) = Program::split(args.into_iter().collect());
+    if let Some(python) = program.python() {
+        media::set_own_python(python);
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

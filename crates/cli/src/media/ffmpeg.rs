@@ -13,6 +13,7 @@ mod nut;
 mod probe;
 mod target;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -29,8 +30,15 @@ const ASK_PYTHON: &str = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg
 /// The oldest version that keeps times as this needs it.
 const OLDEST: (u32, u32) = (5, 1);
 
+static OWN_PYTHON: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which Python this command is part of: an environment's command also runs where that is not activated.
+pub(crate) fn set_own_python(python: &OsStr) {
+    OWN_PYTHON.get_or_init(|| python.into());
+}
+
 /// The ffmpeg to use: `$FRAMEPORT_FFMPEG`, the one on PATH, or the one inside the Python package imageio-ffmpeg, asked
-/// for in `$VIRTUAL_ENV` and then by `python3`; too old ones are passed over. [`MediaError::FfmpegMissing`] says how to
+/// for in the Python this command is part of, in `$VIRTUAL_ENV` and then by `python3`; too old ones are passed over. [`MediaError::FfmpegMissing`] says how to
 /// get one.
 pub fn find() -> Result<&'static Path, MediaError> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -54,7 +62,12 @@ fn search() -> Result<PathBuf, String> {
         }
     }
     let venv = std::env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
-    venv.into_iter().chain(["python3".into(), "python".into()]).find_map(|python| in_package(&python)).ok_or(found)
+    let own = OWN_PYTHON.get().cloned();
+    own.into_iter()
+        .chain(venv)
+        .chain(["python3".into(), "python".into()])
+        .find_map(|python| in_package(&python))
+        .ok_or(found)
 }
 
 fn in_package(python: &Path) -> Option<PathBuf> {

@@ -23,6 +23,7 @@ use frameport::spec::{Colour, PixelFormat, VideoSpec};
 
 pub use self::error::MediaError;
 pub use self::ffmpeg::find as find_ffmpeg;
+pub(crate) use self::ffmpeg::set_own_python;
 
 /// What travels with one frame's pixels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
