@@ -36,6 +36,12 @@ fn worker_process() {
                 link.send_back(frame).unwrap();
                 drop(hold);
             }
+            "long_meta" => {
+                let reply = link.reply(&frame).unwrap();
+                frame.set_meta_bytes(vec![b' '; 4097]);
+                assert!(matches!(link.send_back(frame), Err(Error::MetaTooLong { len: 4097, .. })));
+                link.send(reply).unwrap();
+            }
             "reply" | "upscale" => {
                 let mut reply = link.reply(&frame).unwrap();
                 let len = reply.payload().len();
@@ -118,6 +124,15 @@ fn frames_in_flight_arrive_while_the_host_fills_the_next() {
         }
         assert!(matches!(worker.recv(), Err(Error::LinkClosed { .. })));
     });
+}
+
+#[test]
+fn a_reply_that_cannot_be_sent_gives_its_slot_back() {
+    let worker = small_worker("long_meta").slots(2).spawn().unwrap();
+    for seq in 0..10 {
+        worker.send(worker.loan().unwrap()).unwrap();
+        assert_eq!(worker.recv().unwrap().seq(), seq);
+    }
 }
 
 #[test]

@@ -12,9 +12,10 @@
 //!
 //! **Death.** Nobody wakes a futex sleeper when its peer dies. A host's sleeper watches two words at once: the peer's bell
 //! and a private one that [`Bells::interrupt_all`] changes. Watching two costs a third more than watching one, and a worker
-//! is interrupted once in its life: its sleepers watch the bell only ([`Watch::Bell`]), note the private word before each
-//! look, and the interrupter wakes the bell until every sleeper has noted the new value, so that none can have slept over
-//! it. *A hostile peer* can ring at will (each ring costs this
+//! is rarely interrupted: its sleepers watch the bell only ([`Watch::Bell`]). They register the private word they saw before
+//! their look, under a lock and only if it still is the same, around the futex call and nothing else; the interrupter wakes
+//! the bell until nobody is registered with an older value. Nothing of a caller's runs while registered, so an interrupter
+//! waits for a wake-up at most, whatever it holds. *A hostile peer* can ring at will (each ring costs this
 //! side one look) or never ring (the sleeper wakes at its deadline or interrupt, at a close, or at the peer's death).
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -165,9 +166,8 @@ pub struct Bells {
 struct Parked {
     /// For each bit of `parked`, how many of this side's threads sleep for it.
     threads: [u32; 64],
-    /// Each sleeper's number, and the private word it noted before its last look; of [`Watch::Bell`] only.
-    noted: Vec<(u64, u32)>,
-    next: u64,
+    /// The private words that the threads inside the futex call saw before their look; of [`Watch::Bell`] only.
+    asleep: Vec<u32>,
 }
 
 impl Bells {
@@ -180,7 +180,7 @@ impl Bells {
             peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
             peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
             private: AtomicU32::new(0),
-            parked: Mutex::new(Parked { threads: [0; 64], noted: Vec::new(), next: 0 }),
+            parked: Mutex::new(Parked { threads: [0; 64], asleep: Vec::new() }),
             watch,
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
@@ -217,8 +217,8 @@ impl Bells {
         }
         loop {
             futex::wake_all(self.peer_bell.bell());
-            // Whoever has noted the new value looks after it; whoever has not is about to sleep, or asleep.
-            if self.lock().noted.iter().all(|&(_, noted)| noted == private) {
+            let is_older = |seen: &u32| private.wrapping_sub(*seen).cast_signed() > 0;
+            if !self.lock().asleep.iter().any(is_older) {
                 return;
             }
             std::thread::sleep(INTERRUPT_PAUSE);
@@ -270,7 +270,8 @@ impl Bells {
             _ => self.eager_turns(),
         };
         let mut started = None;
-        for turn in 1_u32.. {
+        // Wraps after minutes of an endless spin, and goes on.
+        for turn in std::iter::successors(Some(1_u32), |turn| Some(turn.wrapping_add(1))) {
             if turn <= eager {
                 std::hint::spin_loop();
             } else {
@@ -303,9 +304,9 @@ impl Bells {
         until: &mut Until<'_>,
         look: &mut impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Result<T, Ended>, E> {
-        let parking = self.park(bit);
+        let _parked = self.park(bit);
         loop {
-            let private = parking.note();
+            let private = self.private.load(Ordering::SeqCst);
             let bell = self.peer_bell.bell().load(Ordering::Relaxed);
             // The sleeper's fence of the module's proof: after `parked`, before the look.
             fence(Ordering::SeqCst);
@@ -313,10 +314,26 @@ impl Bells {
                 return Ok(Ok(found));
             }
             match until.step() {
-                Ok(limit) if self.watch == Watch::Bell => futex::wait(self.peer_bell.bell(), bell, limit),
+                Ok(limit) if self.watch == Watch::Bell => self.sleep_on_bell(bell, private, limit),
                 Ok(limit) => futex::wait_either((self.peer_bell.bell(), bell), (&self.private, private), limit),
                 Err(ended) => return Ok(Err(ended)),
             }
+        }
+    }
+
+    /// Sleeps unless somebody has interrupted since `private` was seen.
+    fn sleep_on_bell(&self, bell: u32, private: u32, limit: Option<Duration>) {
+        {
+            let mut parked = self.lock();
+            if self.private.load(Ordering::SeqCst) != private {
+                return;
+            }
+            parked.asleep.push(private);
+        }
+        futex::wait(self.peer_bell.bell(), bell, limit);
+        let asleep = &mut self.lock().asleep;
+        if let Some(index) = asleep.iter().position(|&seen| seen == private) {
+            asleep.swap_remove(index);
         }
     }
 
@@ -352,17 +369,12 @@ impl Bells {
     }
 
     fn park(&self, bit: u64) -> Parking<'_> {
-        let mut parked = self.lock();
-        let number = parked.next;
-        parked.next += 1;
-        if self.watch == Watch::Bell {
-            parked.noted.push((number, self.private.load(Ordering::SeqCst)));
-        }
-        self.change(&mut parked, bit, 1);
-        Parking { bells: self, bit, number }
+        self.change_parked(bit, 1);
+        Parking { bells: self, bit }
     }
 
-    fn change(&self, parked: &mut Parked, bit: u64, by: i32) {
+    fn change_parked(&self, bit: u64, by: i32) {
+        let mut parked = self.lock();
         let Some(threads) = parked.threads.get_mut(bit.trailing_zeros() as usize) else { return };
         *threads = threads.saturating_add_signed(by);
         let others = self.own_parked.load(0) & !bit;
@@ -374,28 +386,11 @@ impl Bells {
 struct Parking<'a> {
     bells: &'a Bells,
     bit: u64,
-    number: u64,
-}
-
-impl Parking<'_> {
-    /// The private word as it is before a look.
-    fn note(&self) -> u32 {
-        let private = self.bells.private.load(Ordering::SeqCst);
-        if self.bells.watch == Watch::Bell {
-            let mut parked = self.bells.lock();
-            if let Some((_, noted)) = parked.noted.iter_mut().find(|(number, _)| *number == self.number) {
-                *noted = private;
-            }
-        }
-        private
-    }
 }
 
 impl Drop for Parking<'_> {
     fn drop(&mut self) {
-        let mut parked = self.bells.lock();
-        parked.noted.retain(|&(number, _)| number != self.number);
-        self.bells.change(&mut parked, self.bit, -1);
+        self.bells.change_parked(self.bit, -1);
     }
 }
 
@@ -464,6 +459,42 @@ mod tests {
             assert_eq!(wait(&mut Until::forever().or_when(Duration::from_millis(1), &mut third)), Ended::Interrupted);
             assert_eq!(left.own_parked.load(0), 0, "nobody is left parked");
         }
+    }
+
+    #[test]
+    fn a_sleepers_own_callback_may_interrupt() {
+        let [left, _right] = sides(WaitStrategy::Park);
+        let mut asked = 0;
+        let mut interrupting = || {
+            asked += 1;
+            left.interrupt_all();
+            asked == 3
+        };
+        let mut until = Until::forever().or_when(Duration::from_secs(60), &mut interrupting);
+        let never = || Ok::<Look<()>, ()>(Look::Nothing);
+        assert_eq!(left.wait(1, &mut until, never).unwrap().unwrap_err(), Ended::Interrupted);
+    }
+
+    #[test]
+    fn interrupters_do_not_wait_for_each_other() {
+        let [left, _right] = sides(WaitStrategy::Park);
+        let done = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let look =
+                    || Ok::<_, ()>(if done.load(Ordering::Acquire) == 4 { Look::Found(()) } else { Look::Nothing });
+                left.wait(1, &mut Until::after(Duration::from_secs(60)), look).unwrap().unwrap();
+            });
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        left.interrupt_all();
+                    }
+                    done.fetch_add(1, Ordering::Release);
+                    left.interrupt_all();
+                });
+            }
+        });
     }
 
     #[test]

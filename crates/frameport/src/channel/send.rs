@@ -18,7 +18,7 @@ use frameport_wire::layout::{frame_bit, slot_bit};
 use super::ledger::{Counts, Ledger, SlotViolation, State};
 use super::state::{End, LinkState};
 use crate::error::{Error, Exhausted, SlotHolder};
-use crate::frame::{FrameMut, Stamp};
+use crate::frame::{Frame, FrameMut, Stamp};
 use crate::pool::Pool;
 
 /// See the module.
@@ -115,6 +115,9 @@ impl SendEnd {
 
     /// Who has which slot now.
     pub(crate) fn holders(&self) -> Vec<SlotHolder> {
+        if self.state.forked() {
+            return Vec::new();
+        }
         let mut inner = self.lock();
         let taken = inner.ring.taken();
         let now = now_ns();
@@ -190,6 +193,15 @@ impl SendEnd {
         Ok(())
     }
 
+    /// Whether a frame that goes back in place has room for the metadata it was given.
+    pub(crate) fn check_meta(&self, frame: &Frame) -> Result<(), Error> {
+        let (len, capacity) = (frame.own_meta_len(), frame.meta_capacity());
+        if len > capacity as usize {
+            return Err(Error::MetaTooLong { channel: self.name.clone(), len, capacity });
+        }
+        Ok(())
+    }
+
     pub(crate) fn write_meta(&self, pool: &Pool, slot: u32, meta: &[u8]) -> Result<u32, Error> {
         if meta.is_empty() {
             return Ok(0);
@@ -213,6 +225,9 @@ impl SendEnd {
 
     /// Says that nothing follows.
     pub(crate) fn close(&self) {
+        if self.state.forked() {
+            return;
+        }
         let mut inner = self.lock();
         if !inner.closed {
             inner.closed = true;
@@ -278,7 +293,7 @@ impl SendEnd {
     /// The counters of a channel that carries this side's own pool only: the host's.
     pub(crate) fn counts(&self) -> SendCounts {
         let mut inner = self.lock();
-        if self.state.end().is_none() {
+        if self.state.end().is_none() && !self.state.forked() {
             match inner.ring.taken() {
                 Ok(taken) => inner.ledger.note_taken(taken),
                 // The next call of this side's ends the worker.

@@ -121,6 +121,16 @@ impl Frame {
         self.meta = Some(meta);
     }
 
+    /// Bytes of the metadata this side gave it.
+    pub(crate) fn own_meta_len(&self) -> usize {
+        self.meta.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Bytes of metadata it has room for.
+    pub(crate) fn meta_capacity(&self) -> u32 {
+        self.pool().map_or(0, |pool| pool.decl.meta)
+    }
+
     /// The metadata this side gave it.
     pub(crate) fn own_meta(&self) -> Vec<u8> {
         self.meta.clone().unwrap_or_default()

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Gets chunks of a worker's stderr.
@@ -28,14 +28,20 @@ enum Job {
     Flush(SyncSender<()>),
 }
 
-fn queue() -> Option<&'static Sender<Job>> {
-    static QUEUE: OnceLock<Option<Sender<Job>>> = OnceLock::new();
-    let start = || {
-        let (sender, jobs) = channel();
-        let thread = std::thread::Builder::new().name("frameport-stderr".into());
-        thread.spawn(move || run(&jobs)).ok().map(|_| sender)
-    };
-    QUEUE.get_or_init(start).as_ref()
+/// The queue of this process's forwarding thread, which is started when first needed; a fork has none of its parent's.
+fn queue() -> Option<Sender<Job>> {
+    static QUEUE: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
+    let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if let Some((_, sender)) = queue.as_ref().filter(|(of, _)| *of == process) {
+        return Some(sender.clone());
+    }
+    let (sender, jobs) = channel();
+    let thread = std::thread::Builder::new().name("frameport-stderr".into());
+    thread.spawn(move || run(&jobs)).ok()?;
+    // What a fork left behind may be locked for ever: it is not dropped.
+    std::mem::forget(queue.replace((process, sender.clone())));
+    Some(sender)
 }
 
 fn run(jobs: &Receiver<Job>) {

@@ -217,7 +217,8 @@ impl Supervised {
             let mut child = lock(&self.child);
             // The leader is dead but not reaped: its group cannot be somebody else's yet.
             let _ = child.signal_group(Signal::KILL);
-            child.reap().unwrap_or(Exit::Unknown)
+            // Without waiting: a process that is traced is dead before it can be collected.
+            child.try_reap().ok().flatten().unwrap_or(Exit::Unknown)
         };
         // Nothing more will be written: what is there is all there will be.
         self.on_control(ALL_CHUNKS);

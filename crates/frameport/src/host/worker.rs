@@ -120,7 +120,7 @@ impl Worker {
     /// [`Error::WorkerDied`], [`Error::LinkClosed`], [`Error::MetaTooLong`], and [`Error::Format`] for a frame of another
     /// worker. The frame is gone either way, its slot free again.
     pub fn send(&self, frame: FrameMut) -> Result<u64, Error> {
-        self.sender()?.send(frame)
+        self.judge(self.sender()?.send(frame))
     }
 
     /// The worker's next frame, waiting for it.
@@ -247,6 +247,8 @@ impl Worker {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let sent = self.sender().map(|end| end.counts()).ok();
+        // Counting may be what finds a lie.
+        let _ = self.judge(self.inner.state.check());
         let slots = sent.map(|sent| sent.slots).unwrap_or_default();
         let (results, held) = self.receiver().map(|end| (end.received(), end.held())).unwrap_or_default();
         Stats {

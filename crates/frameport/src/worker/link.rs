@@ -110,7 +110,7 @@ impl Link {
 
     /// Tells the host once that this worker takes frames.
     fn be_ready(&self) {
-        if !self.ready.load(Ordering::Relaxed) && !self.ready.swap(true, Ordering::Relaxed) {
+        if !self.ready.load(Ordering::Relaxed) && !self.state.forked() && !self.ready.swap(true, Ordering::Relaxed) {
             // A host that is gone ends the wait that follows.
             let _ = say(&self.control, &ToHost::Ready);
         }
@@ -236,6 +236,8 @@ impl Link {
             return sender.send(reply).map(|_| ());
         }
         self.state.check()?;
+        // While the frame still is one: on an error its slot is released.
+        sender.check_meta(&frame)?;
         match frame.into_parts() {
             Some((pool, descriptor, meta)) => sender.send_back(&pool, descriptor, &meta),
             None => Ok(()),
@@ -269,6 +271,9 @@ impl Link {
     /// Tells the host in one line why this worker is about to exit, for its error: what its `recv` answers after the last
     /// frame sent, as soon as this process is dead.
     pub fn fail(&self, message: &str) {
+        if self.state.forked() {
+            return;
+        }
         self.failed.store(true, Ordering::Relaxed);
         let short: String = message.chars().take(4096).collect();
         let _ = say(&self.control, &ToHost::Failed { message: short });

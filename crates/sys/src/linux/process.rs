@@ -278,6 +278,18 @@ impl Child {
         Ok(exit)
     }
 
+    /// Collects the dead worker without waiting; None while it lives, or while a debugger keeps it from being collected:
+    /// its pidfd says dead by then, and so does [`Child::exit_without_reaping`] later.
+    ///
+    /// # Errors
+    /// As [`Child::reap`].
+    pub fn try_reap(&mut self) -> io::Result<Option<Exit>> {
+        if self.reaped.is_none() {
+            self.reaped = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+        }
+        Ok(self.reaped)
+    }
+
     /// Whether no process of the worker's group is alive any more; meaningful after [`Child::reap`]. Dead processes that
     /// nobody collects don't count: in a container without an init they stay for ever.
     pub fn group_is_empty(&self) -> bool {
