@@ -1,6 +1,7 @@
 """A worker's side: links, loops, replies, the decorator."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -325,3 +326,30 @@ def test_echo_keeps_every_frame_in_order(start):
             assert (frame.seq, frame.tobytes()) == (seq, picture(seq, 48))
     stats = worker.stats()
     assert (stats.sent, stats.received, stats.lost, stats.in_flight, stats.results) == (500, 500, 0, 0, 500)
+
+
+@pytest.mark.parametrize("wait", ["adaptive", "park"])
+def test_a_signal_handler_may_close_the_link_its_thread_waits_on(start, wait):
+    worker = start("""
+        import signal
+        import frameport as fp
+        link = fp.connect()
+        signal.signal(signal.SIGTERM, lambda *_: link.close())
+        for frame in link:
+            link.send_back(frame)
+    """, SPEC, wait=wait)
+    worker.send(PIXELS)
+    assert worker.recv(timeout=60).seq == 0
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(timeout=60) == 0
+
+
+def test_a_fork_of_the_host_reads_no_shared_word(start):
+    worker = start(ECHO, SPEC)
+    child = os.fork()
+    if child == 0:
+        worker.stats(), worker.holders(), worker.finish()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    worker.send(PIXELS)
+    assert worker.recv(timeout=60).seq == 0
