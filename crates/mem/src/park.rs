@@ -80,6 +80,8 @@ pub struct Until<'a> {
     limit: Option<Duration>,
     started: Option<Instant>,
     interrupt: Option<(Duration, &'a mut dyn FnMut() -> bool)>,
+    /// Whether the interrupt is due: not before the first sleep, for the caller comes from where it would have noticed.
+    asks: bool,
 }
 
 impl std::fmt::Debug for Until<'_> {
@@ -101,7 +103,7 @@ impl<'a> Until<'a> {
         Self { limit: Some(time), ..Self::default() }
     }
 
-    /// Asks `interrupt` every `tick` and after each signal, and gives up when it says true.
+    /// Asks `interrupt` every `tick` of waiting and after each signal, and gives up when it says true.
     #[must_use]
     pub fn or_when(mut self, tick: Duration, interrupt: &'a mut dyn FnMut() -> bool) -> Self {
         self.interrupt = Some((tick, interrupt));
@@ -135,7 +137,7 @@ impl<'a> Until<'a> {
             left = Some(limit.saturating_sub(after));
         }
         if let Some((tick, interrupt)) = &mut self.interrupt {
-            if interrupt() {
+            if std::mem::replace(&mut self.asks, true) && interrupt() {
                 return Err(Ended::Interrupted);
             }
             left = Some(left.map_or(*tick, |left| left.min(*tick)));
@@ -470,7 +472,7 @@ mod tests {
             left.interrupt_all();
             asked == 3
         };
-        let mut until = Until::forever().or_when(Duration::from_secs(60), &mut interrupting);
+        let mut until = Until::forever().or_when(Duration::from_millis(1), &mut interrupting);
         let never = || Ok::<Look<()>, ()>(Look::Nothing);
         assert_eq!(left.wait(1, &mut until, never).unwrap().unwrap_err(), Ended::Interrupted);
     }
