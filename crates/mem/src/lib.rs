@@ -17,4 +17,5 @@ pub mod page;
 pub mod park;
 pub mod pixels;
 pub mod ring;
+mod until;
 mod words;
