@@ -38,10 +38,6 @@ pub const PARKED: usize = LINE;
 pub const BLOCKS: usize = 2 * LINE;
 /// Offset of `produced` in a channel block.
 pub const PRODUCED: usize = 0;
-/// Offset of `oldest` in a channel block.
-pub const OLDEST: usize = 8;
-/// Offset of `visit` in a channel block.
-pub const VISIT: usize = LINE;
 /// Offset of `taken` in a channel block: entries below are taken.
 pub const TAKEN: usize = LINE + 8;
 /// Offset of `closed` in a channel block: 1 once no entry will follow those published. Not on the line of `produced`,
