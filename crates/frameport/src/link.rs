@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use frameport_mem::park::{Bells, Watch};
+use frameport_mem::park::Bells;
 use frameport_mem::ring;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::{Channel, Direction, WaitStrategy};
@@ -27,14 +27,6 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// A host must never wait for its own sleepers; a worker is interrupted once.
-    fn watch(self) -> Watch {
-        match self {
-            Self::Host => Watch::BellAndPrivate,
-            Self::Worker => Watch::Bell,
-        }
-    }
-
     fn sends(self, direction: Direction) -> bool {
         (self == Self::Host) == (direction == Direction::In)
     }
@@ -93,7 +85,7 @@ pub(crate) struct Terms<'a> {
 pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'_>) -> Result<Ends, Error> {
     let broken = || Error::Protocol { what: "the channels of the welcome do not fit its regions".into() };
     let Control { own, peer } = control;
-    let bells = Arc::new(Bells::new(own, peer, terms.wait, terms.side.watch()).ok_or_else(broken)?);
+    let bells = Arc::new(Bells::new(own, peer, terms.wait).ok_or_else(broken)?);
     let (offsets, _) = blocks(&capacities(terms.channels));
     let all = || terms.channels.iter().zip(terms.pools).zip(offsets.iter().copied()).enumerate();
 

@@ -10,13 +10,13 @@
 //! changes the bell and wakes: the sleeper either sleeps already and is woken, or finds the bell changed and does not.
 //! Several threads of one side share `parked`: a private count for each bit keeps it set until the last has left.
 //!
-//! **Death.** Nobody wakes a futex sleeper when its peer dies. A host's sleeper watches two words at once: the peer's bell
-//! and a private one that [`Bells::interrupt_all`] changes. Watching two costs a third more than watching one, and a worker
-//! is rarely interrupted: its sleepers watch the bell only ([`Watch::Bell`]). They register the private word they saw before
-//! their look, under a lock and only if it still is the same, around the futex call and nothing else; the interrupter wakes
-//! the bell until nobody is registered with an older value. Nothing of a caller's runs while registered, so an interrupter
-//! waits for a wake-up at most, whatever it holds. *A hostile peer* can ring at will (each ring costs this
-//! side one look) or never ring (the sleeper wakes at its deadline or interrupt, at a close, or at the peer's death).
+//! **Death.** Nobody wakes a futex sleeper when its peer dies, and only the peer changes the bell. Watching a private word
+//! beside it (FUTEX_WAITV) costs a third more for every sleep, and an interrupt is rare: sleepers watch the bell only. They
+//! register the private word they saw before their look, under a lock and only if it still is the same, around the futex call
+//! and nothing else; [`Bells::interrupt_all`] changes that word, then wakes the bell until nobody is registered with an older
+//! value. Nothing of a caller's runs while registered, so an interrupter waits for a wake-up at most, whatever it holds.
+//! *A hostile peer* can ring at will (each ring costs this side one look) or never ring (the sleeper wakes at its deadline or
+//! interrupt, at a close, or at the peer's death).
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,15 +44,6 @@ const INTERRUPT_PAUSE: Duration = Duration::from_micros(50);
 /// A wait that has stopped being eager tries again this often.
 const RETRY: u32 = 64;
 
-/// What a sleeper of this side watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watch {
-    /// The peer's bell and the private word: an interrupter never waits for a sleeper.
-    BellAndPrivate,
-    /// The peer's bell: an interrupter waits until the sleepers have woken.
-    Bell,
-}
-
 /// What a wait's look found.
 #[derive(Debug)]
 pub enum Look<T> {
@@ -72,7 +63,6 @@ pub struct Bells {
     /// Changed when every wait of this side must look again for reasons of this side's own.
     private: AtomicU32,
     parked: Mutex<Parked>,
-    watch: Watch,
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
@@ -84,14 +74,14 @@ pub struct Bells {
 struct Parked {
     /// For each bit of `parked`, how many of this side's threads sleep for it.
     threads: [u32; 64],
-    /// The private words that the threads inside the futex call saw before their look; of [`Watch::Bell`] only.
+    /// The private words that the threads inside the futex call saw before their look.
     asleep: Vec<u32>,
 }
 
 impl Bells {
     /// The bells in two control regions; `None` when a region is too small or this side's own is not writable.
     #[must_use]
-    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy, watch: Watch) -> Option<Self> {
+    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy) -> Option<Self> {
         Some(Self {
             own_bell: OwnWords::new(own, BELL, LINE / 8)?,
             own_parked: OwnWords::new(own, PARKED, LINE / 8)?,
@@ -99,7 +89,6 @@ impl Bells {
             peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
             private: AtomicU32::new(0),
             parked: Mutex::new(Parked { threads: [0; 64], asleep: Vec::new() }),
-            watch,
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
             eager: AtomicU32::new(EAGER),
@@ -129,10 +118,6 @@ impl Bells {
     /// Makes every wait of this side look again.
     pub fn interrupt_all(&self) {
         let private = self.private.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
-        if self.watch == Watch::BellAndPrivate {
-            futex::wake_all(&self.private);
-            return;
-        }
         loop {
             futex::wake_all(self.peer_bell.bell());
             let is_older = |seen: &u32| private.wrapping_sub(*seen).cast_signed() > 0;
@@ -232,8 +217,7 @@ impl Bells {
                 return Ok(Ok(found));
             }
             match until.step() {
-                Ok(limit) if self.watch == Watch::Bell => self.sleep_on_bell(bell, private, limit),
-                Ok(limit) => futex::wait_either((self.peer_bell.bell(), bell), (&self.private, private), limit),
+                Ok(limit) => self.sleep_on_bell(bell, private, limit),
                 Err(ended) => return Ok(Err(ended)),
             }
         }
@@ -320,17 +304,12 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     fn sides(strategy: WaitStrategy) -> [Bells; 2] {
-        watching(strategy, Watch::Bell)
-    }
-
-    /// The second side watches both words, as a host does.
-    fn watching(strategy: WaitStrategy, watch: Watch) -> [Bells; 2] {
         let (left, left_map) = Region::create("left", BLOCKS, Writers::Creator).unwrap();
         let (right, right_map) = Region::create("right", BLOCKS, Writers::Creator).unwrap();
         let peer = |region: &Region| Arc::new(region.map(false).unwrap());
         [
-            Bells::new(&Arc::new(left_map), &peer(&right), strategy, watch).unwrap(),
-            Bells::new(&Arc::new(right_map), &peer(&left), strategy, Watch::BellAndPrivate).unwrap(),
+            Bells::new(&Arc::new(left_map), &peer(&right), strategy).unwrap(),
+            Bells::new(&Arc::new(right_map), &peer(&left), strategy).unwrap(),
         ]
     }
 
@@ -417,10 +396,8 @@ mod tests {
 
     #[test]
     fn an_interrupt_makes_every_sleeper_look_again() {
-        for (watch, turn) in
-            [Watch::Bell, Watch::BellAndPrivate].into_iter().flat_map(|watch| (0..50).map(move |turn| (watch, turn)))
-        {
-            let [left, _right] = watching(WaitStrategy::Park, watch);
+        for turn in 0..50 {
+            let [left, _right] = sides(WaitStrategy::Park);
             let closed = AtomicU64::new(0);
             std::thread::scope(|scope| {
                 for bit in [1, 2, 2] {

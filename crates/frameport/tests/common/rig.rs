@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use frameport_mem::park::{Bells, Watch};
+use frameport_mem::park::Bells;
 use frameport_mem::pixels::Bytes;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_sys::{inherit, socket};
@@ -61,7 +61,7 @@ impl Rig {
             Got { fd, map: Arc::new(map), sealed }
         });
         let regions: Vec<Got> = got.collect();
-        let bells = Bells::new(&regions[1].map, &regions[0].map, WaitStrategy::Park, Watch::Bell).unwrap();
+        let bells = Bells::new(&regions[1].map, &regions[0].map, WaitStrategy::Park).unwrap();
         let rig = Self { link, welcome, regions, blocks: offsets, bells };
         say(&rig.link, &ToHost::Ready);
         rig
