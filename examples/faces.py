@@ -4,7 +4,6 @@ frameport run --input clip.mp4 --output faces.mp4 -- python examples/faces.py
 """
 
 import cv2
-import numpy as np
 
 import frameport as fp
 
@@ -14,7 +13,7 @@ detector = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalfac
 
 @fp.worker
 def process(frame):
-    image = np.asarray(frame)
+    image = frame.array
     gray = cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
     faces = detector.detectMultiScale(gray, 1.1, 4, minSize=(32, 32))
     for x, y, width, height in faces:

@@ -16,6 +16,6 @@ worker = Path(__file__).with_name("overlay.py")
 with fp.spawn([sys.executable, str(worker)], spec) as w:
     for n in range(30):
         with w.loan() as frame:  # sent when the block ends
-            np.asarray(frame)[:] = np.roll(np.linspace(0, 255, 640, dtype=np.uint8), n * 8)[None, :, None]
+            frame.array[:] = np.roll(np.linspace(0, 255, 640, dtype=np.uint8), n * 8)[None, :, None]
         out = w.recv(timeout=10)
-        print(f"frame {out.seq}: mean {np.asarray(out).mean():.1f}, {(fp.now() - out.timestamp_ns) / 1e6:.2f} ms after it was sent")
+        print(f"frame {out.seq}: mean {out.array.mean():.1f}, {(fp.now() - out.timestamp_ns) / 1e6:.2f} ms after it was sent")

@@ -11,7 +11,7 @@ import frameport as fp
 
 @fp.worker
 def process(frame):
-    image = np.asarray(frame)
+    image = frame.array
     height, width = image.shape[:2]
     x = width // 2 + int(width * 0.35 * np.sin(frame.seq / 12))
     cv2.circle(image, (x, height // 2), height // 8, (0, 200, 255), -1, cv2.LINE_AA)

@@ -10,7 +10,7 @@ import frameport as fp
 
 def echo(link: fp.Link) -> None:
     for frame in link:
-        array = np.asarray(frame)
+        array = frame.array
         del array  # a view that is still alive would have the frame copied
         link.send_back(frame)
 
@@ -18,7 +18,7 @@ def echo(link: fp.Link) -> None:
 def answer(link: fp.Link) -> None:
     for frame in link:
         with link.reply(frame) as out:
-            source, target = np.asarray(frame), np.asarray(out)
+            source, target = frame.array, out.array
             words = target.reshape(-1).view(np.uint64)
             if alone := frame.meta.get("alone"):
                 times = []

@@ -61,6 +61,12 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, name, &message)
 }
 
+/// Whether an exception of Python is the one that says a link has ended in order.
+pub(crate) fn is_link_closed(py: Python<'_>, error: &PyErr) -> bool {
+    let class = py.import("frameport.exceptions").and_then(|exceptions| exceptions.getattr("LinkClosed"));
+    class.is_ok_and(|class| error.matches(py, class).unwrap_or(false))
+}
+
 /// An exit status as `subprocess` says it, and the signal that caused it.
 pub(crate) fn codes(exit: Exit) -> (Option<i32>, Option<i32>) {
     match exit {

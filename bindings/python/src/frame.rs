@@ -9,6 +9,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::error::is_link_closed;
 use crate::link::Link;
 use crate::meta;
 use crate::pixels::Pixels;
@@ -246,15 +247,8 @@ impl Frames {
                 self.put(Some(frame.clone_ref(py)));
                 Ok(frame)
             }
-            Err(frameport_error) => Err(closed_is_the_end(py, frameport_error)),
+            Err(error) if is_link_closed(py, &error) => Err(PyStopIteration::new_err(())),
+            Err(error) => Err(error),
         }
     }
-}
-
-fn closed_is_the_end(py: Python<'_>, error: PyErr) -> PyErr {
-    let is_closed = py
-        .import("frameport.exceptions")
-        .and_then(|exceptions| exceptions.getattr("LinkClosed"))
-        .is_ok_and(|class| error.matches(py, class).unwrap_or(false));
-    if is_closed { PyStopIteration::new_err(()) } else { error }
 }

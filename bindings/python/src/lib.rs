@@ -9,6 +9,7 @@
 //! view: the view stays inside its mapping whatever they are.
 #![deny(unsafe_code)]
 
+mod array;
 mod error;
 mod export;
 mod frame;

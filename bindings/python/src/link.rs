@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::error::{exception, seconds, to_py};
+use crate::error::{exception, is_link_closed, seconds, to_py};
 use crate::frame::{Frame, Frames, Origin};
 use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
@@ -171,14 +171,16 @@ impl Link {
         slf
     }
 
-    /// Closes the link, unless an exception leaves the block: that is told to the host, and the process is to exit.
+    /// Closes the link. An exception that leaves the block is told to the host, and the process is to exit; but for the one
+    /// that says the host has closed, which ends here.
     fn __exit__(
         &self,
         py: Python<'_>,
         kind: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
+        let ended = self.core.has_ended() && !kind.is_none() && is_link_closed(py, &PyErr::from_value(value.clone()));
         let told = match kind.is_none() {
             true => None,
             false => py.import("frameport._worker")?.call_method1("failure", (value,))?.extract::<Option<String>>()?,
@@ -187,7 +189,7 @@ impl Link {
             self.core.fail(&message);
         }
         self.core.close();
-        Ok(())
+        Ok(ended)
     }
 
     fn __repr__(&self) -> String {

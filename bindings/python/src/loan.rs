@@ -9,7 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::error::{exception, to_py};
+use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Stamp};
 use crate::link::Link;
 use crate::meta;
@@ -251,7 +251,7 @@ impl Loan {
         Ok(slf)
     }
 
-    /// Sends it, unless an exception leaves the block or it was sent in it.
+    /// Sends it, unless an exception leaves the block, it was sent in it, or the host has closed.
     fn __exit__(
         slf: &Bound<'_, Self>,
         kind: &Bound<'_, PyAny>,
@@ -263,7 +263,11 @@ impl Loan {
             return Ok(());
         }
         let open = matches!(&*slf.as_super().get().source(), Source::Loaned(_));
-        if open { Self::commit(slf).map(|_| ()) } else { Ok(()) }
+        match if open { Self::commit(slf) } else { Ok(0) } {
+            // A host that has closed wants no answer any more: the worker's loop ends by itself.
+            Err(error) if matches!(slf.get().lender, Lender::Link(_)) && is_link_closed(slf.py(), &error) => Ok(()),
+            sent => sent.map(drop),
+        }
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {

@@ -14,6 +14,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple};
 
+use crate::array;
 use crate::error::{exception, to_py};
 use crate::export::Export;
 use crate::raw;
@@ -133,7 +134,7 @@ fn type_of(buffer: &PyUntypedBuffer) -> Option<frameport::spec::DType> {
     }
 }
 
-fn numpy<'py>(py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyModule>> {
+pub(crate) fn numpy<'py>(py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyModule>> {
     py.import("numpy").map_err(|error| {
         if error.is_instance_of::<PyModuleNotFoundError>(py) {
             let hint = format!("{what} needs NumPy (pip install numpy); memoryview(frame) is the same view without it");
@@ -167,8 +168,8 @@ impl Pixels {
 
     /// The frame as a NumPy array: a view that keeps the slot for as long as it lives.
     #[getter]
-    fn array<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        numpy(slf.py(), "frame.array")?.call_method1("asarray", (slf,))
+    fn array<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        array::of(py, self.part(py, None)?.ok_or_else(|| PyTypeError::new_err(self.no_array()))?)
     }
 
     /// A copy of the pixels of its own: an array where NumPy is there, else bytes.

@@ -105,6 +105,29 @@ def test_a_reply_that_raises_is_discarded(start):
     assert [(frame.seq, int(np.asarray(frame).max())) for frame in worker] == [(1, 7), (2, 7)]
 
 
+def test_a_host_that_closes_in_the_middle_of_a_reply_ends_the_loop_quietly(start):
+    worker = start("""
+        import sys
+        import frameport as fp
+        with fp.connect() as link:
+            for frame in link:
+                with link.reply(frame) as out:
+                    link.send(link.loan())
+                    try:
+                        link.recv()
+                    except fp.LinkClosed:
+                        pass
+            print("after the loop")
+            link.recv()
+            print("never here")
+        print("after the block")
+    """, SPEC)
+    worker.send(PIXELS)
+    worker.recv()
+    assert worker.stop() == 0
+    assert worker.stderr_tail == "after the loop\nafter the block\n"
+
+
 def test_a_link_knows_its_name_and_specs_and_sends_by_itself(start):
     worker = start("""
         import os

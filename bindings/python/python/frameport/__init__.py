@@ -15,7 +15,7 @@ and a host in Python::
             camera.read_into(frame.array)
         result = w.recv()
 
-Frames, loans and their planes are arrays by themselves: `numpy.asarray(frame)`, `memoryview(frame)` and
+Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.asarray(frame)`, `memoryview(frame)` and
 `from_dlpack(frame)` are views that keep the frame's slot for as long as they live.
 """
 

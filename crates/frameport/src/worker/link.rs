@@ -268,6 +268,12 @@ impl Link {
         self.ends.send.as_ref().map(|end| &end.pool.spec)
     }
 
+    /// Whether the link is over: closed by either side, or the host is gone.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state.end().is_some()
+    }
+
     /// Tells the host in one line why this worker is about to exit, for its error: what its `recv` answers after the last
     /// frame sent, as soon as this process is dead.
     pub fn fail(&self, message: &str) {
