@@ -121,11 +121,21 @@ fn a_worker_that_dies_is_an_error_with_its_last_words_and_the_output_is_kept() {
     assert!(error.rsplit_once("error: ").unwrap().1.contains("exited with status 7"), "{error}");
     assert_eq!(error.matches("something is wrong with frame 3").count(), 1, "as the worker wrote it: {error}");
     assert_eq!(json["ended"], "error");
+    let number = |field: &str| json[field].as_u64().unwrap();
+    assert!(number("lost") > 0 && number("unanswered") == 0, "{json}");
+    assert_eq!(number("sent"), number("received") + number("dropped") + number("lost"), "{json}");
     let message = json["error"].as_str().unwrap();
     assert!(message.contains("exited with status 7") && message.contains("something is wrong with frame 3"), "{json}");
     let written = std::fs::read(file).unwrap();
     let frames = (written.len() - y4m(0).len()) / y4m_frame(0).len();
     assert!(frames <= 3 && written == y4m(u8::try_from(frames).unwrap()), "whole frames, in order");
+}
+
+#[test]
+fn frames_a_dead_worker_had_are_called_lost() {
+    let output = run(&["-i", "pattern:64x48:10"], "crash").output().unwrap();
+    assert!(said(&output).contains(" lost with the worker"), "{}", said(&output));
+    assert!(!said(&output).contains("still with the worker"), "{}", said(&output));
 }
 
 #[test]
@@ -158,6 +168,7 @@ fn ctrl_c_leaves_no_process_and_a_complete_output() {
     assert!(!is_alive(worker));
     assert_eq!(processes_with("worker_process").iter().find(|&&pid| pid == worker), None);
     assert_eq!((&summary(&output)["ended"], &summary(&output)["error"]), (&"signal".into(), &serde_json::Value::Null));
+    assert_eq!((summary(&output)["unanswered"].as_u64() > Some(0), &summary(&output)["lost"]), (true, &0.into()));
     let written = std::fs::read(file).unwrap();
     let header = written.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     assert_eq!((written.len() - header) % (b"FRAME\n".len() + 64 * 48 * 3 / 2), 0, "whole frames");

@@ -196,7 +196,7 @@ fn stream(
     if matches!(ended, Ended::Finished) {
         flight.close();
     }
-    summary.count(&flight.figures());
+    summary.count(&flight.figures(), matches!(ended, Ended::Worker(Error::WorkerDied(_))));
     summary.taken = worker.stats().received;
     summary.written = matches!(finished, Some(Ok(_)));
     summary.exit = exit.map(|exit| exit.to_string());

@@ -56,6 +56,8 @@ pub(super) struct Summary {
     pub(super) missed: u64,
     /// Frames sent whose fate the end left open.
     pub(super) unanswered: u64,
+    /// Frames sent that the worker had not answered when it died.
+    pub(super) lost: u64,
     pub(super) latency_us: Option<Latency>,
     pub(super) isolation: String,
     pub(super) exit: Option<String>,
@@ -72,13 +74,14 @@ pub(super) struct Latency {
 }
 
 impl Summary {
-    /// Takes over what was counted.
-    pub(super) fn count(&mut self, figures: &Figures) {
+    /// Takes over what was counted. A worker that died has taken along what was on its way.
+    pub(super) fn count(&mut self, figures: &Figures, died: bool) {
         let counts = figures.counts;
         self.seconds = figures.span_ns as f64 / 1e9;
         self.fps = figures.fps();
         (self.sent, self.received, self.extra) = (counts.sent, counts.results(), counts.extra);
-        (self.dropped, self.missed, self.unanswered) = (counts.dropped, counts.missed, counts.under_way());
+        (self.dropped, self.missed) = (counts.dropped, counts.missed);
+        (self.unanswered, self.lost) = if died { (0, counts.under_way()) } else { (counts.under_way(), 0) };
         self.latency_us = figures.latency.map(|ns| {
             let [p50, p99, p999, max] = ns.map(|ns| ns as f64 / 1e3);
             Latency { p50, p99, p999, max }
@@ -127,6 +130,7 @@ impl Summary {
             (self.missed, "missed because the worker was busy"),
             (self.extra, "more than were sent"),
             (self.unanswered, "still with the worker at the end"),
+            (self.lost, "lost with the worker"),
         ];
         let lost: Vec<String> = lost
             .into_iter()
