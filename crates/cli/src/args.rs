@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use frameport::spec::PixelFormat;
+use frameport_wire::layout::MAX_SLOTS;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,7 +53,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "PIX_FMT")]
     pub(crate) format: Option<PixelFormat>,
     /// Frames that can be on their way in each direction
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=MAX_SLOTS.into()))]
     pub(crate) slots: u32,
     /// How long the worker may take until it is ready for its first frame
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -4,7 +4,7 @@
 
 mod cli;
 
-use cli::{Running, is_alive, place, processes_with, run, said, summary};
+use cli::{Running, frameport, is_alive, place, processes_with, run, said, summary};
 use frameport_cli::media::open_source;
 
 /// The workers of this file.
@@ -31,6 +31,28 @@ fn a_video_file_goes_through_a_worker_with_every_frame() {
     let output = run(&["--json", "-i", &first, "-o", &second], "echo").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!((&summary(&output)["received"], frames(&second)), (&40.into(), 40));
+}
+
+#[test]
+fn an_extension_of_no_video_is_refused_before_anything_starts() {
+    let started = place("extension", "started");
+    for (name, reason) in [
+        ("out.xyz", "no video file with the extension .xyz (Unable to "),
+        ("out.png", "no video file with the extension .png"),
+        ("out", "its name has no extension"),
+    ] {
+        let file = place("extension", name);
+        let output = frameport(&["run", "-i", "no.mp4", "-o", &file, "--", "touch", &started]).output().unwrap();
+        assert_eq!((output.status.code(), said(&output).matches("error:").count()), (Some(1), 1));
+        let said = said(&output);
+        assert!(said.contains(reason) && said.contains("use one of .mp4, .mkv, "), "{said}");
+        assert!(!said.contains("no.mp4") && !said.contains("frameport-"), "neither the input nor the trial: {said}");
+        assert_eq!((std::fs::exists(&file).unwrap(), std::fs::exists(&started).unwrap()), (false, false));
+    }
+    // What is not in the list, but ffmpeg's to know.
+    let file = place("extension", "out.ts");
+    let output = run(&["-q", "-i", "pattern:64x48:5", "-o", &file], "echo").output().unwrap();
+    assert_eq!((output.status.code(), frames(&file)), (Some(0), 5), "{}", said(&output));
 }
 
 #[test]

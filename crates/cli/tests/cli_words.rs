@@ -14,7 +14,7 @@ fn worker_process() {
 fn each_failure_has_one_message_with_a_remedy() {
     let text = place("failures", "text.mp4");
     std::fs::write(&text, "no video").unwrap();
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["run"], 2, "put its command after `--`, as in: frameport run -- python worker.py"),
         (
             &["run", "--", "/no/such/worker"],
@@ -27,8 +27,11 @@ fn each_failure_has_one_message_with_a_remedy() {
         (&["run", "-f", "rgb565", "--", "cat"], 2, "unknown pixel format \"rgb565\", supported are gray, gray16le"),
         (&["run", "-i", "no.mp4", "--", "cat"], 1, "cannot open input \"no.mp4\": No such file or directory"),
         (&["run", "-i", "pattern:4x", "--", "cat"], 1, "a test picture is pattern:WIDTHxHEIGHT@FPS:FRAMES"),
-        (&["run", "--slots", "0", "--", "cat"], 1, "0 slots per pool: 1 to "),
-        (&["run", "--slots", "5000", "--", "cat"], 1, "5000 slots per pool: 1 to "),
+        (&["run", "--slots", "0", "--", "cat"], 2, "'--slots <N>': 0 is not in 1..=1024"),
+        (&["run", "--slots", "1025", "--", "cat"], 2, "'--slots <N>': 1025 is not in 1..=1024"),
+        // A folder in which nothing can be made, and something that is no file: known before the input is opened.
+        (&["run", "-i", "no.mp4", "-o", "/proc/out.y4m", "--", "cat"], 1, "cannot create output \"/proc/out.y4m\""),
+        (&["run", "-i", "no.mp4", "-o", "/proc", "--", "cat"], 1, "cannot create output \"/proc\": is a directory"),
         (&["run", "--ready-timeout", "soon", "--", "cat"], 2, "not a number of seconds"),
         (&["walk"], 2, "unrecognized subcommand 'walk'"),
     ];
@@ -55,6 +58,17 @@ fn an_output_that_cannot_be_made_is_an_error() {
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("cannot create output \"/no/such/folder/out.y4m\""), "{}", said(&output));
+}
+
+#[test]
+fn an_output_is_not_touched_before_it_is_written() {
+    let (old, new) = (place("untouched", "old.y4m"), place("untouched", "new.y4m"));
+    std::fs::write(&old, "kept").unwrap();
+    for file in [&old, &new] {
+        let output = frameport(&["run", "-i", "no.mp4", "-o", file, "--", "cat"]).output().unwrap();
+        assert!(said(&output).contains("cannot open input \"no.mp4\""), "{}", said(&output));
+    }
+    assert_eq!((std::fs::read(&old).unwrap().as_slice(), std::fs::exists(&new).unwrap()), (&b"kept"[..], false));
 }
 
 #[test]

@@ -28,6 +28,18 @@ pub enum MediaError {
         /// Why.
         source: io::Error,
     },
+    /// No video file is called like that.
+    #[error("cannot write video to {path:?}: {} ({detail}); use one of {supported}", unusable(extension))]
+    OutputExtension {
+        /// As given.
+        path: String,
+        /// What follows the name's last dot; empty without one.
+        extension: String,
+        /// ffmpeg's reason.
+        detail: String,
+        /// Extensions that work, separated by commas.
+        supported: String,
+    },
     /// Input and output are one file.
     #[error("output {path:?} is the input itself; name another file")]
     SameFile {
@@ -143,6 +155,14 @@ pub enum MediaError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn unusable(extension: &str) -> String {
+    if extension.is_empty() {
+        "its name has no extension".to_owned()
+    } else {
+        format!("ffmpeg makes no video file with the extension .{extension}")
+    }
 }
 
 impl MediaError {

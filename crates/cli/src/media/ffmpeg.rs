@@ -12,6 +12,7 @@ mod mkv;
 mod nut;
 mod probe;
 mod target;
+mod trial;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::sync::OnceLock;
 
 pub(super) use self::decode::Decoder;
 pub(super) use self::encode::Encoder;
+pub(super) use self::trial::check_name;
 use frameport::spec::PixelFormat;
 
 use super::MediaError;

@@ -13,7 +13,7 @@ mod pattern;
 mod y4m;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -182,11 +182,37 @@ pub fn open_sink(text: &str, origin: &Origin, spec: &VideoSpec) -> Result<Box<dy
     if text != "-" && origin.file.as_deref().is_some_and(|input| same_file(input, path)) {
         return Err(MediaError::SameFile { path: text.to_owned() });
     }
-    let is_y4m = text == "-" || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("y4m"));
-    if is_y4m && y4m::can_carry(spec.format) {
+    if (text == "-" || has_y4m_name(path)) && y4m::can_carry(spec.format) {
         return Ok(Box::new(y4m::Y4mSink::open((text != "-").then_some(path), origin, spec)?));
     }
     Ok(Box::new(ffmpeg::Encoder::open(text, origin, spec)?))
+}
+
+/// Fails for an output that [`open_sink`] or its first frame would fail for, as far as its name alone tells: a folder
+/// that is missing or not to be written, an extension of no video file, no ffmpeg. What is there is not touched.
+pub fn check_output(text: &str) -> Result<(), MediaError> {
+    let path = Path::new(text);
+    if matches!(text, "-" | "null") {
+        return Ok(());
+    }
+    check_writable(path).map_err(|source| MediaError::OpenOutput { path: text.to_owned(), source })?;
+    if has_y4m_name(path) { Ok(()) } else { ffmpeg::check_name(text) }
+}
+
+/// Creating is the one answer that holds for every file system; what it creates is gone again.
+fn check_writable(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_file() => File::options().write(true).open(path).map(drop),
+        // Opening a pipe with a name waits for its reader.
+        Ok(_) => Ok(()),
+        Err(_) if path.is_symlink() => Ok(()),
+        Err(_) => File::create_new(path).and_then(|_| fs::remove_file(path)),
+    }
+}
+
+fn has_y4m_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("y4m"))
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

@@ -16,20 +16,13 @@ use super::feed::TICK;
 use super::interrupt::Signal;
 use super::screen::Screen;
 use crate::args::RunArgs;
-use crate::media::{self, MediaError, Source};
+use crate::media::{self, Source};
 
 /// What can be said before anything is opened.
 pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
     if args.command.is_empty() {
         return wrong("which worker? put its command after `--`, as in: frameport run -- python worker.py");
-    }
-    let folder = args.output.as_deref().and_then(|output| Path::new(output).parent());
-    if let (Some(path), Some(folder)) = (&args.output, folder)
-        && !folder.as_os_str().is_empty()
-        && let Err(source) = folder.metadata()
-    {
-        return Err(MediaError::OpenOutput { path: path.clone(), source }.into());
     }
     if args.input == "-" && io::stdin().is_terminal() {
         return wrong(
@@ -39,7 +32,7 @@ pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
     if args.output.as_deref() == Some("-") && io::stdout().is_terminal() {
         return wrong("video would go to the terminal: pipe it on, as in `… | ffplay -`, or name a file");
     }
-    Ok(())
+    args.output.as_deref().map_or(Ok(()), media::check_output).map_err(Failure::from)
 }
 
 /// Opens the source on a thread of its own: a silent pipe or camera may never answer.

@@ -66,6 +66,19 @@ fn container(extension: &str) -> Container {
     }
 }
 
+/// Extensions to recommend; each is known.
+pub(super) const RECOMMENDED: [&str; 7] = ["mp4", "mkv", "mov", "webm", "avi", "gif", "y4m"];
+
+/// In lower case; empty without one.
+pub(super) fn extension(text: &str) -> String {
+    Path::new(text).extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+/// Whether what it asks for is known here; others are ffmpeg's to know.
+pub(super) fn is_known(extension: &str) -> bool {
+    !container(extension).video.is_empty()
+}
+
 /// The arguments that write `text` from Matroska on standard input, and what they lose.
 pub(super) fn arguments(
     ffmpeg: &Path,
@@ -74,8 +87,7 @@ pub(super) fn arguments(
     spec: &VideoSpec,
     time_base: Rational,
 ) -> (Vec<String>, Vec<String>) {
-    let extension = Path::new(text).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let extension = if text == "-" { "y4m".to_owned() } else { extension };
+    let extension = if text == "-" { "y4m".to_owned() } else { extension(text) };
     let mut container = container(&extension);
     let mut notes = Vec::new();
     if container.video == H264 && !has_encoder(ffmpeg, "libx264") {
