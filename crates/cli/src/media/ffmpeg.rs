@@ -6,6 +6,7 @@
 //! number of bounded lines is kept, without control characters.
 
 mod child;
+mod cut;
 mod decode;
 mod encode;
 mod mkv;

@@ -99,6 +99,8 @@ pub type Payload<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
 pub trait Sink: Send {
     /// Takes one frame; blocks while the output is busy.
     fn put(&mut self, info: &FrameInfo, payload: &mut Payload<'_>) -> Result<(), MediaError>;
+    /// Says, before [`Sink::finish`], that the input goes on after the last frame: what is copied from it must not.
+    fn cut_short(&mut self) {}
     /// Completes the output; says what could not be kept.
     fn finish(self: Box<Self>) -> Result<Vec<String>, MediaError>;
 }

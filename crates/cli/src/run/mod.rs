@@ -190,9 +190,14 @@ fn stream(
         _ => worker.stop().ok(),
     };
     let fed = feeding.recv_timeout(SOURCE_END).ok();
-    let finished = sink.filter(|_| !matches!(ended, Ended::Sink(_))).map(|sink| sink.finish());
-
     let input_ended = fed.as_ref().is_some_and(|fed| matches!(fed.result, Ok(true)));
+    let finished = sink.filter(|_| !matches!(ended, Ended::Sink(_))).map(|mut sink| {
+        if !input_ended || !matches!(ended, Ended::Finished) {
+            sink.cut_short();
+        }
+        sink.finish()
+    });
+
     if matches!(ended, Ended::Finished) {
         flight.close();
     }

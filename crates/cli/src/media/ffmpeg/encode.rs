@@ -11,7 +11,7 @@ use std::process::{ChildStdin, Stdio};
 use frameport::spec::{PixelFormat, Rational, VideoSpec};
 
 use super::child::Ffmpeg;
-use super::{mkv, target};
+use super::{cut, mkv, target};
 use crate::media::{FrameInfo, MediaError, Origin, Payload, Sink, write_exactly};
 
 pub(in crate::media) struct Encoder {
@@ -25,6 +25,9 @@ pub(in crate::media) struct Encoder {
     running: Option<(Ffmpeg, BufWriter<ChildStdin>)>,
     frame: u64,
     last: Option<u64>,
+    /// Where the picture ends, in nanoseconds.
+    end: u64,
+    is_cut_short: bool,
     moved: u64,
 }
 
@@ -47,6 +50,8 @@ impl Encoder {
             running: None,
             frame: 0,
             last: None,
+            end: 0,
+            is_cut_short: false,
             moved: 0,
         })
     }
@@ -64,10 +69,7 @@ impl Encoder {
 
     /// A frame's time in nanoseconds, later than the one before.
     fn time(&mut self, info: &FrameInfo) -> u64 {
-        let counted = || {
-            let fps = self.spec.fps.unwrap_or(Rational { num: self.time_base.den, den: self.time_base.num });
-            scale(i128::from(self.frame), Rational { num: fps.den, den: fps.num })
-        };
+        let counted = || scale(i128::from(self.frame), self.frame_time());
         let wanted = info.pts.map_or_else(counted, |pts| scale(i128::from(pts), self.time_base));
         let tick = scale(1, self.time_base).max(1);
         let earliest = self.last.map_or(0, |last| last.saturating_add(tick));
@@ -82,9 +84,15 @@ impl Encoder {
         time
     }
 
+    /// How long a frame is shown that says nothing of it.
+    fn frame_time(&self) -> Rational {
+        self.spec.fps.map_or(self.time_base, |fps| Rational { num: fps.den, den: fps.num })
+    }
+
     fn write(&mut self, info: &FrameInfo, payload: &mut Payload<'_>) -> io::Result<()> {
         let time = self.time(info);
         let duration = info.duration.map(|duration| scale(i128::from(duration), self.time_base));
+        self.end = time.saturating_add(duration.unwrap_or_else(|| scale(1, self.frame_time())));
         let Some((_, pipe)) = &mut self.running else { return Err(io::ErrorKind::BrokenPipe.into()) };
         pipe.write_all(&mkv::frame_header(time, duration, self.bytes))?;
         if self.spec.format == PixelFormat::P010le {
@@ -129,6 +137,10 @@ impl Sink for Encoder {
         })
     }
 
+    fn cut_short(&mut self) {
+        self.is_cut_short = true;
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Vec<String>, MediaError> {
         let Some((mut ffmpeg, pipe)) = self.running.take() else {
             return Ok(vec![format!("no frames came, {:?} was not written", self.output)]);
@@ -142,6 +154,10 @@ impl Sink for Encoder {
         let mut notes = std::mem::take(&mut self.notes);
         if self.moved > 0 {
             notes.push(format!("{} frames came with a time not after the one before and were moved to it", self.moved));
+        }
+        if self.is_cut_short && target::has_sound(&self.arguments) {
+            let late = u64::try_from(self.origin.late_start_us).unwrap_or(0).saturating_mul(1000);
+            notes.extend(cut::sound(&self.output, self.end.saturating_sub(late)));
         }
         notes.extend(ffmpeg.errors().map(|errors| format!("while writing {:?}: {errors}", self.output)));
         Ok(notes)

@@ -30,6 +30,8 @@ const VP9: &[&str] =
     &["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", "-crf", "24", "-b:v", "0"];
 /// The largest part of a second MPEG-4 can count in.
 const MPEG4_TICKS: u32 = 65_535;
+/// The sound of the input file, if it has any.
+const SOUND: &str = "1:a?";
 
 fn container(extension: &str) -> Container {
     let base =
@@ -139,19 +141,28 @@ pub(super) fn arguments(
     if container.has_milliseconds && 1000 * u64::from(time_base.num) % u64::from(time_base.den.max(1)) != 0 {
         notes.push(format!("{extension} keeps times to the millisecond only"));
     }
-    if container.has_milliseconds {
-        // Older versions move all times by the few milliseconds the sound starts before 0.
-        words.add(["-avoid_negative_ts", "disabled"]);
-    }
-    if matches!(extension.as_str(), "mp4" | "m4v" | "mov") {
-        words.add(["-movflags", "+faststart"]);
-    }
+    words.add(muxing(&extension));
     words.add(["-max_muxing_queue_size", "9999"]);
     match text {
         "-" => words.add(["-f", "yuv4mpegpipe", "pipe:1"]),
         _ => words.add(["-y".to_owned(), format!("file:{text}")]),
     }
     (words.0, notes)
+}
+
+/// What the file's own form asks for, whatever is in it.
+pub(super) fn muxing(extension: &str) -> &'static [&'static str] {
+    match extension {
+        "mp4" | "m4v" | "mov" => &["-movflags", "+faststart"],
+        // Older versions move all times by the few milliseconds the sound starts before 0.
+        _ if container(extension).has_milliseconds => &["-avoid_negative_ts", "disabled"],
+        _ => &[],
+    }
+}
+
+/// Whether these arguments take sound from the input file.
+pub(super) fn has_sound(arguments: &[String]) -> bool {
+    arguments.iter().any(|word| word == SOUND)
 }
 
 #[derive(Default)]
@@ -180,11 +191,11 @@ fn sound(words: &mut Arguments, container: &Container, extension: &str, codecs: 
         .filter(|codec| container.audio.is_some_and(|known| !known.contains(codec)))
         .collect();
     if foreign.is_empty() {
-        words.add(["-map", "1:a?", "-c:a", "copy"]);
+        words.add(["-map", SOUND, "-c:a", "copy"]);
     } else if container.audio_encoder.is_empty() {
         notes.push(format!("{extension} has no sound: the input's is not kept"));
     } else {
-        words.add(["-map", "1:a?", "-c:a", container.audio_encoder]);
+        words.add(["-map", SOUND, "-c:a", container.audio_encoder]);
         notes.push(format!(
             "{extension} cannot hold {} sound: it becomes {}",
             foreign.join(", "),
