@@ -248,6 +248,8 @@ impl Source for Decoder {
             return Err(self.wrong("the picture changes its size; only inputs of one size can be used"));
         }
         self.unread = frame.rest;
+        // How long it is shown follows from the next one's time. For the last, ffmpeg has only its packet's duration,
+        // which in files with B-frames is another frame's, or the file's, which may be that of the sound.
         let info = FrameInfo { pts: Some(frame.pts.div_euclid(self.ticks)), duration: None, tag: None };
         let number = self.frame;
         self.frame += 1;
