@@ -69,6 +69,7 @@ fn ctrl_c_leaves_a_file_that_plays_and_no_ffmpeg() {
     assert_eq!((output.status.code(), is_alive(worker)), (Some(130), false), "{}", said(&output));
     assert_eq!((processes_with(&input), processes_with(&file)), (vec![], vec![]));
     assert_eq!(summary(&output)["received"], 2);
+    assert_eq!((summary(&output)["unanswered"].as_u64() > Some(0), &summary(&output)["lost"]), (true, &0.into()));
     assert_eq!(frames(&file), 2);
 }
 

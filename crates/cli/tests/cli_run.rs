@@ -168,7 +168,6 @@ fn ctrl_c_leaves_no_process_and_a_complete_output() {
     assert!(!is_alive(worker));
     assert_eq!(processes_with("worker_process").iter().find(|&&pid| pid == worker), None);
     assert_eq!((&summary(&output)["ended"], &summary(&output)["error"]), (&"signal".into(), &serde_json::Value::Null));
-    assert_eq!((summary(&output)["unanswered"].as_u64() > Some(0), &summary(&output)["lost"]), (true, &0.into()));
     let written = std::fs::read(file).unwrap();
     let header = written.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     assert_eq!((written.len() - header) % (b"FRAME\n".len() + 64 * 48 * 3 / 2), 0, "whole frames");
