@@ -224,6 +224,11 @@ impl RecvEnd {
         self.hand(source, slot)?.ticket.swap(0, Ordering::Release).checked_sub(1)
     }
 
+    /// Whether the sender said that nothing follows those it has sent.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().ring.is_closed()
+    }
+
     /// Frames received.
     pub(crate) fn received(&self) -> u64 {
         self.lock().received

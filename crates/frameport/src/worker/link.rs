@@ -268,10 +268,11 @@ impl Link {
         self.ends.send.as_ref().map(|end| &end.pool.spec)
     }
 
-    /// Whether the link is over: closed by either side, or the host is gone.
+    /// Whether the link is over: closed by either side, finished by the host, or the host is gone.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.state.end().is_some()
+        let finished = || self.ends.recv.as_ref().is_some_and(|end| end.is_finished());
+        self.state.end().is_some() || (!self.state.forked() && finished())
     }
 
     /// Tells the host in one line why this worker is about to exit, for its error: what its `recv` answers after the last
