@@ -6,30 +6,33 @@
 //! change the values of the array, never its geometry.
 #![expect(unsafe_code, reason = "NumPy's interface is a table of C functions")]
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
 
 use frameport::spec::DType;
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, NPY_TYPES, NpyTypes, PY_ARRAY_API, get_type_object};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyCapsule;
 
 use crate::export::Export;
 use crate::pixels::numpy;
 
-/// What an array of a frame is based on.
-#[pyclass(frozen, module = "frameport")]
-#[derive(Debug)]
-struct View {
-    export: Box<Export>,
-}
+/// Of the capsule an array is based on.
+const NAME: &CStr = c"frameport.view";
 
 /// The export as an array, which owns it.
 pub(crate) fn of(py: Python<'_>, export: Box<Export>) -> PyResult<Bound<'_, PyAny>> {
     static LOADED: PyOnceLock<()> = PyOnceLock::new();
     // The interface's own way of finding NumPy panics without it.
     LOADED.get_or_try_init(py, || numpy(py, "frame.array").map(drop))?;
-    let base = Bound::new(py, View { export })?;
-    let export = &base.get().export;
+    // Stays where it is: the capsule below owns it, and is let go of on every way out.
+    let export = NonNull::from(Box::leak(export));
+    // SAFETY: the capsule's destructor is the only one to free the box.
+    let base = unsafe { PyCapsule::new_with_pointer_and_destructor(py, export.cast(), NAME, Some(discard)) }?;
+    // SAFETY: just leaked, and `base` lives longer than this borrow.
+    let export = unsafe { export.as_ref() };
     // SAFETY: NumPy is loaded; the number is one of its types'.
     let descr = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number(export.item()) as c_int) };
     // SAFETY: as above.
@@ -55,6 +58,17 @@ pub(crate) fn of(py: Python<'_>, export: Box<Export>) -> PyResult<Bound<'_, PyAn
     // SAFETY: an array, just made without a base; the reference to the base is given away, also on an error.
     let failed = unsafe { PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), base.into_any().into_ptr()) };
     if failed != 0 { Err(PyErr::fetch(py)) } else { Ok(array) }
+}
+
+/// The capsule's destructor.
+///
+/// # Safety
+/// Called by Python with a capsule that [`of`] made.
+unsafe extern "C" fn discard(capsule: *mut ffi::PyObject) {
+    // SAFETY: a capsule of that name, by the caller's promise.
+    let export = unsafe { ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()) };
+    // SAFETY: the box that `of` leaked, which nobody else frees.
+    drop(unsafe { Box::from_raw(export.cast::<Export>()) });
 }
 
 /// A long has 64 bits on every system frameport runs on, and is what NumPy calls int64 there.

@@ -79,11 +79,8 @@ impl Frame {
 
     fn save_meta(&self, frame: &frameport::Frame) {
         // A forked child has no slot to read from.
-        if self.meta.get().is_none() && frame.check_fork().is_ok() {
-            let bytes = frame.meta_bytes();
-            if !bytes.is_empty() {
-                self.meta.get_or_init(|| Mutex::new(Meta::Saved(bytes)));
-            }
+        if frame.has_meta() && self.meta.get().is_none() && frame.check_fork().is_ok() {
+            self.meta.get_or_init(|| Mutex::new(Meta::Saved(frame.meta_bytes())));
         }
     }
 

@@ -111,6 +111,12 @@ impl Frame {
         self.meta.clone().or_else(sent).unwrap_or_default()
     }
 
+    /// Whether it has metadata.
+    #[must_use]
+    pub fn has_meta(&self) -> bool {
+        self.meta.as_ref().map_or(self.descriptor.meta_len > 0, |meta| !meta.is_empty())
+    }
+
     /// Gives the frame other metadata, for a reply in place. One JSON object.
     pub fn set_meta(&mut self, meta: &Map<String, Value>) {
         self.meta = Some(encode_meta(meta));
@@ -198,12 +204,11 @@ impl Frame {
         Stamp { seq: Some(seq), timestamp_ns: Some(timestamp_ns), pts, duration }
     }
 
-    /// Takes the slot out of this side's hands, for a reply in place: its pool, and what to say of it.
-    pub(crate) fn into_parts(self) -> Option<(Arc<Pool>, Descriptor, Vec<u8>)> {
+    /// Takes the slot out of this side's hands, for a reply in place: what to say of it.
+    pub(crate) fn into_parts(self) -> Option<(Descriptor, Vec<u8>)> {
         let Self { hold, descriptor, meta } = self;
-        let pool = Arc::clone(&hold.end.source(hold.source)?.pool);
         hold.end.forget(hold.source, hold.slot)?;
-        Some((pool, descriptor, meta.unwrap_or_default()))
+        Some((descriptor, meta.unwrap_or_default()))
     }
 
     /// Whether `end` received it.

@@ -66,6 +66,8 @@ pub struct Link {
     control: Arc<OwnedFd>,
     ends: Ends,
     ready: AtomicBool,
+    /// What comes in may go out in its own slot.
+    in_place: bool,
     /// This worker's own code failed: the link does not end in order.
     failed: AtomicBool,
 }
@@ -95,7 +97,10 @@ impl Link {
         let ends = join(&state, &welcome, handles)?;
         let control = Arc::new(control);
         watch::start(&state, &control, decoder, welcome.group)?;
-        Ok(Self { state, control, ends, ready: AtomicBool::new(false), failed: AtomicBool::new(false) })
+        let pools = (ends.recv.as_ref().and_then(|end| end.pool()), ends.send.as_ref().map(|end| &end.pool));
+        let in_place = matches!(pools, (Some(input), Some(output)) if input.spec.same_memory(&output.spec));
+        let (ready, failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { state, control, ends, ready, in_place, failed })
     }
 
     fn receiver(&self) -> Result<&Arc<RecvEnd>, Error> {
@@ -216,10 +221,10 @@ impl Link {
         self.state.check_fork()?;
         let (sender, receiver) = (self.sender()?, self.receiver()?);
         let (input, output) = (frame.spec(), &sender.pool.spec);
-        if !frame.is_from(receiver) {
+        let Some(pool) = receiver.pool().filter(|_| frame.is_from(receiver)) else {
             return Err(Error::Format { what: "this frame came from another link".to_owned() });
-        }
-        if !input.same_memory(output) {
+        };
+        if !self.in_place {
             let what =
                 format!("a frame of {input} cannot go back in place on a channel of {output}: fill a reply instead");
             return Err(Error::Format { what });
@@ -239,7 +244,7 @@ impl Link {
         // While the frame still is one: on an error its slot is released.
         sender.check_meta(&frame)?;
         match frame.into_parts() {
-            Some((pool, descriptor, meta)) => sender.send_back(&pool, descriptor, &meta),
+            Some((descriptor, meta)) => sender.send_back(pool, descriptor, &meta),
             None => Ok(()),
         }
     }
