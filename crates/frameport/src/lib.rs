@@ -36,6 +36,7 @@ mod link;
 mod pool;
 mod worker;
 
+pub use channel::handle::{Receiver, RecvStats, SendStats, Sender};
 pub use error::{Death, Error, Exhausted, SlotHolder};
 pub use frame::{Frame, FrameMut, Hold, Pin, Plane};
 pub use frameport_mem::park::Until;
@@ -43,9 +44,9 @@ pub use frameport_mem::pixels::Bytes;
 pub use frameport_sys::clock::now_ns as now;
 pub use frameport_sys::isolation::Level as Isolation;
 pub use frameport_sys::process::{Exit, signal_name};
-pub use frameport_wire::control::WaitStrategy;
+pub use frameport_wire::control::{Delivery, WaitStrategy};
 pub use frameport_wire::spec;
-pub use host::{Delivery, Stats, Worker, WorkerBuilder};
+pub use host::{Stats, Worker, WorkerBuilder};
 pub use worker::{Link, LinkBuilder};
 
 /// The README's program, compiled.

@@ -6,17 +6,20 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use frameport_mem::park::Bells;
 use frameport_mem::ring;
 use frameport_sys::memory::{Map, Region, Writers};
-use frameport_wire::control::{Channel, Direction, WaitStrategy};
+use frameport_wire::control::{Channel, Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::blocks;
 
-use crate::channel::recv::{self, RecvEnd, Source};
+use crate::channel::handle::{Receiver, Sender};
+use crate::channel::recv::{self, RecvEnd};
 use crate::channel::send::{self, SendEnd};
 use crate::channel::state::LinkState;
 use crate::error::Error;
+use crate::frame::FrameMut;
 use crate::pool::Pool;
 
 /// Which side of the link this process is.
@@ -63,11 +66,44 @@ fn capacities(channels: &[Channel]) -> Vec<usize> {
     channels.iter().map(|channel| channel.capacity).collect()
 }
 
-/// A link's channel ends: at most one in each direction so far.
-#[derive(Debug)]
+/// A link's channel ends, in the order of its channels.
+#[derive(Debug, Default)]
 pub(crate) struct Ends {
-    pub(crate) send: Option<Arc<SendEnd>>,
-    pub(crate) recv: Option<Arc<RecvEnd>>,
+    pub(crate) send: Vec<Arc<SendEnd>>,
+    pub(crate) recv: Vec<Arc<RecvEnd>>,
+}
+
+impl Ends {
+    /// The sending end of that name, or the first one.
+    pub(crate) fn sender(&self, name: Option<&str>) -> Option<Sender> {
+        self.send.iter().find(|end| name.is_none_or(|name| end.name() == name)).map(Sender::new)
+    }
+
+    /// The receiving end of that name, or the first one.
+    pub(crate) fn receiver(&self, name: Option<&str>) -> Option<Receiver> {
+        self.recv.iter().find(|end| name.is_none_or(|name| end.name() == name)).map(Receiver::new)
+    }
+
+    /// Sends a filled slot over the channel it was loaned from.
+    pub(crate) fn send_out(&self, state: &Arc<LinkState>, frame: FrameMut) -> Result<u64, Error> {
+        if !Arc::ptr_eq(&frame.end.state, state) {
+            let what = format!("this frame was loaned from '{}', not from '{}'", frame.end.state.name(), state.name());
+            return Err(Error::Format { what });
+        }
+        let end = Arc::clone(&frame.end);
+        end.send(frame)
+    }
+
+    /// The error for a channel that is not there.
+    pub(crate) fn missing(&self, link: &str, direction: &str, name: &str) -> Error {
+        let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let sent = list(self.send.iter().map(|end| end.name()).collect());
+        let received = list(self.recv.iter().map(|end| end.name()).collect());
+        let what = format!(
+            "'{link}' has no {direction} channel '{name}': this side sends on {sent} and receives on {received}"
+        );
+        Error::config(what)
+    }
 }
 
 /// What [`connect`] needs beside the memory.
@@ -79,6 +115,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) wait: WaitStrategy,
     /// The other side, for messages: "worker 'x' (pid 7)", "the host".
     pub(crate) peer: String,
+    /// How long a loan waits unless told; `None` for ever.
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// Puts the ends together and ties them to the link's state.
@@ -89,33 +127,43 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'
     let (offsets, _) = blocks(&capacities(terms.channels));
     let all = || terms.channels.iter().zip(terms.pools).zip(offsets.iter().copied()).enumerate();
 
-    let mut ends = Ends { send: None, recv: None };
+    // An answer in place is a slot of another channel's pool. On a live channel it could be taken back, and is copied.
+    let returns = |output: &Channel, input: &Channel| {
+        output.delivery == Delivery::Lossless
+            && output.direction != input.direction
+            && output.spec.same_memory(&input.spec)
+    };
+    let mut ends = Ends::default();
     for (index, ((channel, pool), offset)) in all().filter(|(_, ((channel, _), _))| terms.side.sends(channel.direction))
     {
-        ends.send = Some(SendEnd::new(send::Parts {
+        let in_place = all().filter(|(_, ((other, _), _))| terms.side == Side::Worker && returns(channel, other));
+        ends.send.push(SendEnd::new(send::Parts {
             name: channel.name.clone(),
             channel: index,
             peer: terms.peer.clone(),
             pool: Arc::clone(pool),
             state: Arc::clone(state),
             bells: Arc::clone(&bells),
+            delivery: channel.delivery,
+            deadline: terms.deadline,
+            in_place: in_place.map(|(_, ((_, pool), _))| Arc::clone(pool)).collect(),
             ring: ring::Sender::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
         }));
     }
     for (index, ((channel, pool), offset)) in
         all().filter(|(_, ((channel, _), _))| !terms.side.sends(channel.direction))
     {
-        let mut sources = vec![Source::new(Arc::clone(pool), None)];
-        // The host also gets its own slots back here, edited in place.
-        let in_place = ends.send.as_ref().filter(|_| terms.side == Side::Host);
-        sources.extend(in_place.map(|sent_by| Source::new(Arc::clone(&sent_by.pool), Some(Arc::clone(sent_by)))));
-        ends.recv = Some(RecvEnd::new(recv::Parts {
+        let sent_by = |other: &Channel| ends.send.iter().find(|end| end.name() == other.name).map(Arc::clone);
+        let in_place = all().filter(|(_, ((other, _), _))| terms.side == Side::Host && returns(channel, other));
+        ends.recv.push(RecvEnd::new(recv::Parts {
             name: channel.name.clone(),
             channel: index,
             state: Arc::clone(state),
             bells: Arc::clone(&bells),
+            delivery: channel.delivery,
             ring: ring::Receiver::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
-            sources,
+            pool: Arc::clone(pool),
+            in_place: in_place.filter_map(|(_, ((other, _), _))| sent_by(other)).collect(),
         }));
     }
     state.attach(&bells);

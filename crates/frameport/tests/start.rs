@@ -293,10 +293,7 @@ fn a_pool_beyond_the_memory_is_an_error_before_anything_starts() {
         ),
         (builder().input("in", small(), Delivery::Lossless).slots(0), &["0 slots", "1 to 1024"]),
         (builder().input("in", small(), Delivery::Lossless).slots(1025), &["1025 slots"]),
-        (
-            builder().input("a", small(), Delivery::Lossless).input("b", small(), Delivery::Lossless),
-            &["one channel in each direction"],
-        ),
+        (builder().input("a", small(), Delivery::Newest(4)), &["channel 'a'", "4 newest frames in 4 slots"]),
         (
             builder().input("a", small(), Delivery::Lossless).output("a", small(), Delivery::Lossless),
             &["two channels are named 'a'"],

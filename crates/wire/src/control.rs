@@ -106,6 +106,9 @@ pub struct Channel {
     pub capacity: usize,
     /// What travels.
     pub spec: Spec,
+    /// What happens when the receiver is slower than the sender.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// The pool.
     pub pool: Pool,
 }
@@ -118,6 +121,31 @@ pub enum Direction {
     In,
     /// Worker to host.
     Out,
+}
+
+/// What a channel does when the receiver is slower than the sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Every frame arrives: the sender waits for a slot, up to its deadline.
+    #[default]
+    Lossless,
+    /// The newest frame only: the sender never waits, and takes back what was not received when it sends the next.
+    Latest,
+    /// The newest frames, this many of them.
+    Newest(u32),
+}
+
+impl Delivery {
+    /// How many frames may wait to be received; `None` for all that there are slots for.
+    #[must_use]
+    pub fn depth(self) -> Option<u32> {
+        match self {
+            Self::Lossless => None,
+            Self::Latest => Some(1),
+            Self::Newest(depth) => Some(depth),
+        }
+    }
 }
 
 /// The memory behind a channel.

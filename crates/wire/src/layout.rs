@@ -22,7 +22,8 @@
 //! | 64, 72, 80 | `visit`, `taken`, `closed` |
 //! | 128 + 64·i | entry i of C |
 //!
-//! A **page** (two per pool, one per side, written by that side only): `state[slot]`, then the metadata of each slot.
+//! A **page** (two per pool, one per side, written by that side only): `state[slot]`, the last thing that side did with the
+//! slot's content: [`taken`] (on a live channel only) or [`released`]; then the metadata of each slot.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,11 @@ pub const PARKED: usize = LINE;
 pub const BLOCKS: usize = 2 * LINE;
 /// Offset of `produced` in a channel block.
 pub const PRODUCED: usize = 0;
-/// Offset of `taken` in a channel block: entries below are taken.
+/// Offset of `oldest` in a channel block: entries below are no longer to be taken. Live channels only.
+pub const OLDEST: usize = 8;
+/// Offset of `visit` in a channel block: odd while the receiver picks an entry. Live channels only.
+pub const VISIT: usize = LINE;
+/// Offset of `taken` in a channel block: entries below are taken. Lossless channels only.
 pub const TAKEN: usize = LINE + 8;
 /// Offset of `closed` in a channel block: 1 once no entry will follow those published. Not on the line of `produced`,
 /// which changes with every frame.
@@ -109,11 +114,16 @@ pub const fn ticket(seq: u64) -> u64 {
     seq.wrapping_add(1)
 }
 
-/// The word that says slot content of ring sequence `seq` was released. Even values are for deliveries that take frames
-/// back.
+/// The word that says slot content of ring sequence `seq` was taken, on a channel that takes frames back.
+#[must_use]
+pub const fn taken(seq: u64) -> u64 {
+    seq.wrapping_add(1).wrapping_mul(2)
+}
+
+/// The word that says slot content of ring sequence `seq` was released.
 #[must_use]
 pub const fn released(seq: u64) -> u64 {
-    seq.wrapping_add(1).wrapping_mul(2).wrapping_add(1)
+    taken(seq).wrapping_add(1)
 }
 
 /// Offset of the metadata of `slot` in a page of `slots` slots with `capacity` bytes of metadata each.
@@ -139,6 +149,7 @@ mod tests {
         assert_eq!(page_len(4, 4096), 64 + 4 * 4096);
         assert_eq!(meta_offset(9, 100, 2), 128 + 200);
         assert_eq!((ticket(0), ticket(5), released(0), released(5)), (1, 6, 3, 13));
+        assert_eq!((taken(0), taken(5), OLDEST, VISIT, TAKEN), (2, 12, 8, 64, 72));
         assert_eq!((frame_bit(0), slot_bit(0), frame_bit(1), slot_bit(31)), (1, 2, 4, 1 << 63));
     }
 

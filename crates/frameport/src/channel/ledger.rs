@@ -3,9 +3,11 @@
 //! *Who calls it*: [`super::send::SendEnd`], under its lock. *Invariants*: a slot is in one state; it is loaned only
 //! when it is free and no view of this side's own pins it; each loan is a new generation; a peer's word is compared
 //! with what the state allows and never believed beyond that. No I/O, no clock, no shared memory. *A hostile peer* can
-//! only release what it holds, or be caught.
+//! only release what it holds, or be caught; on a live channel it can keep what it holds or visits, at most the slots there
+//! are.
 
-use frameport_wire::layout::released;
+use frameport_mem::ring::Visit;
+use frameport_wire::layout::{released, taken};
 
 /// Where a slot's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +16,14 @@ pub(crate) enum State {
     Free,
     /// Loaned to this side's own code.
     Filling,
-    /// On the ring, or in the peer's hands: whether it was taken is asked when somebody wants to know.
+    /// On a lossless ring, or in the peer's hands: whether it was taken is asked when somebody wants to know.
     Sent { ring_seq: u64 },
+    /// On a live ring, as far as this side has looked.
+    Queued { ring_seq: u64 },
+    /// Taken back from a live ring while the receiver was in this visit, and might be taking it.
+    Doubt { ring_seq: u64, visit: Visit },
+    /// Taken from a live ring.
+    Held { ring_seq: u64 },
     /// Sent back in place by the peer: this side's own code holds it as a received frame.
     Returned,
     /// The peer died with it, or after sending it back in place: then it is on its ring and may still arrive. Nothing
@@ -38,12 +46,14 @@ pub(crate) struct Slot {
     word: u64,
 }
 
-/// What became of everything sent: `sent = received + lost + in flight` at every moment.
+/// What became of everything sent: `sent = received + retracted + lost + in flight` at every moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
     /// Taken by the peer, as far as this side looked.
     pub(crate) received: u64,
+    /// Taken back before the peer took it.
+    pub(crate) retracted: u64,
     /// Never taken, and the peer is gone.
     pub(crate) lost: u64,
 }
@@ -65,12 +75,14 @@ pub(crate) struct Ledger {
     /// Free and unpinned, freed last on top: still in cache.
     free: Vec<u32>,
     counts: Counts,
+    /// Frames may be taken back.
+    live: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(slots: u32) -> Self {
+    pub(crate) fn new(slots: u32, live: bool) -> Self {
         let slot = Slot { state: State::Free, generation: 0, seq: 0, sent_ns: 0, pinned: false, word: 0 };
-        Self { slots: vec![slot; slots as usize], free: (0..slots).rev().collect(), counts: Counts::default() }
+        Self { slots: vec![slot; slots as usize], free: (0..slots).rev().collect(), counts: Counts::default(), live }
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
@@ -95,10 +107,11 @@ impl Ledger {
         Some((index, slot.generation))
     }
 
-    /// Filling → Queued.
+    /// Filling → Sent or Queued.
     pub(crate) fn queue(&mut self, index: u32, ring_seq: u64, seq: u64, now_ns: u64) {
+        let state = if self.live { State::Queued { ring_seq } } else { State::Sent { ring_seq } };
         if let Some(slot) = self.slot(index).filter(|slot| slot.state == State::Filling) {
-            slot.state = State::Sent { ring_seq };
+            slot.state = state;
             slot.seq = seq;
             slot.sent_ns = now_ns;
             self.counts.sent += 1;
@@ -127,7 +140,7 @@ impl Ledger {
         }
     }
 
-    /// Compares each sent slot with the peer's word for it.
+    /// Compares each sent slot of a lossless channel with the peer's word for it.
     pub(crate) fn look(&mut self, word_of: impl Fn(u32) -> u64) -> Result<(), SlotViolation> {
         for index in 0..self.slots.len() as u32 {
             let Some(slot) = self.slot(index) else { break };
@@ -146,24 +159,83 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes how many of the frames sent the peer has taken.
+    /// Compares each sent slot of a live channel with the peer's word for it, after `visit` was loaded and `oldest` stored:
+    /// what was taken back and not taken is free, at once or when the visit that may be taking it is over.
+    pub(crate) fn settle(
+        &mut self,
+        visit: Visit,
+        oldest: u64,
+        word_of: impl Fn(u32) -> u64,
+    ) -> Result<(), SlotViolation> {
+        for index in 0..self.slots.len() as u32 {
+            let Some(slot) = self.slot(index) else { break };
+            let (State::Queued { ring_seq } | State::Doubt { ring_seq, .. } | State::Held { ring_seq }) = slot.state
+            else {
+                continue;
+            };
+            let (word, was_held) = (word_of(index), matches!(slot.state, State::Held { .. }));
+            let is_new = word != slot.word;
+            let next = match slot.state {
+                _ if is_new && word == released(ring_seq) => State::Free,
+                _ if is_new && word == taken(ring_seq) && !was_held => State::Held { ring_seq },
+                _ if is_new => return Err(SlotViolation::Word { slot: index, generation: slot.generation, word }),
+                State::Queued { .. } if ring_seq < oldest && visit.may_take(ring_seq) => {
+                    State::Doubt { ring_seq, visit }
+                }
+                State::Queued { .. } if ring_seq < oldest => State::Free,
+                State::Doubt { visit: open, .. } if open != visit => State::Free,
+                unchanged => unchanged,
+            };
+            slot.word = word;
+            if next == State::Free {
+                self.set_free(index);
+            } else {
+                slot.state = next;
+            }
+            match is_new {
+                true => self.counts.received += u64::from(!was_held),
+                false => self.counts.retracted += u64::from(next == State::Free),
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest frame of a live channel that may still be taken back.
+    pub(crate) fn oldest_queued(&self) -> Option<u64> {
+        let queued = self.slots.iter().filter_map(|slot| match slot.state {
+            State::Queued { ring_seq } => Some(ring_seq),
+            _ => None,
+        });
+        queued.min()
+    }
+
+    /// Notes how many of the frames sent on a lossless channel the peer has taken.
     pub(crate) fn note_taken(&mut self, taken: u64) {
         self.counts.received = taken;
     }
 
-    /// Sent or Left → Returned: the peer sent the slot back in place.
+    /// The peer sent the slot back in place: it is this side's own code's, as a received frame.
     pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64) -> Result<(), SlotViolation> {
         let Some(slot) = self.slot(index) else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation: 0, state: State::Free });
         };
         let (generation, state) = (slot.generation, slot.state);
-        if claimed != generation || !matches!(state, State::Sent { .. } | State::Left) {
+        let expected = match state {
+            State::Sent { .. } | State::Left => Some(slot.word),
+            State::Queued { ring_seq } | State::Doubt { ring_seq, .. } | State::Held { ring_seq } => {
+                Some(taken(ring_seq))
+            }
+            State::Free | State::Filling | State::Returned => None,
+        };
+        let Some(expected) = expected.filter(|_| claimed == generation) else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation, state });
-        }
-        if word != slot.word {
+        };
+        if word != expected {
             return Err(SlotViolation::Word { slot: index, generation, word });
         }
+        slot.word = word;
         slot.state = State::Returned;
+        self.counts.received += u64::from(matches!(state, State::Queued { .. } | State::Doubt { .. }));
         Ok(())
     }
 
@@ -174,14 +246,18 @@ impl Ledger {
         }
     }
 
-    /// The peer is gone after it took `taken` of the frames: what it never took is lost, what it had is nobody's.
+    /// The peer is gone after it took `taken` of the frames of a lossless channel, or what the last look has found on a live
+    /// one: what it never took is lost, what it had is nobody's.
     pub(crate) fn reclaim(&mut self, taken: u64) {
-        self.counts.received = taken;
-        self.counts.lost = self.counts.sent.saturating_sub(taken);
+        if !self.live {
+            self.counts.received = taken;
+        }
+        self.counts.lost = self.counts.sent.saturating_sub(self.counts.received).saturating_sub(self.counts.retracted);
         for index in 0..self.slots.len() as u32 {
             match self.slot(index).map(|slot| (slot.state, slot)) {
                 Some((State::Sent { ring_seq }, slot)) if ring_seq < taken => slot.state = State::Left,
-                Some((State::Sent { .. }, _)) => self.set_free(index),
+                Some((State::Held { .. }, slot)) => slot.state = State::Left,
+                Some((State::Sent { .. } | State::Queued { .. } | State::Doubt { .. }, _)) => self.set_free(index),
                 _ => {}
             }
         }
@@ -201,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_slot_freed_last_is_loaned_first() {
-        let mut ledger = Ledger::new(3);
+        let mut ledger = Ledger::new(3, false);
         let loans: Vec<_> = std::iter::from_fn(|| ledger.loan()).collect();
         assert_eq!(loans, [(0, 1), (1, 1), (2, 1)]);
         ledger.unpin(2);
@@ -212,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_live_view_of_the_senders_own_keeps_a_released_slot_from_reuse() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(1, false);
         let (slot, _) = ledger.loan().unwrap();
         ledger.queue(slot, 0, 0, 0);
         ledger.look(|_| released(0)).unwrap();
@@ -224,14 +300,14 @@ mod tests {
     #[test]
     fn words_that_fit_nothing_are_violations() {
         for word in [released(1), released(0) - 1, 7, u64::MAX] {
-            let mut ledger = Ledger::new(1);
+            let mut ledger = Ledger::new(1, false);
             send(&mut ledger, 0);
             ledger.look(|_| 0).unwrap();
             for _ in 0..2 {
                 assert!(ledger.look(|_| word).is_err(), "word {word}");
             }
         }
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(1, false);
         send(&mut ledger, 0);
         ledger.look(|_| released(0)).unwrap();
         send(&mut ledger, 1);
@@ -241,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_slot_sent_back_must_be_held_in_its_generation() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, false);
         ledger.loan().unwrap();
         assert!(ledger.returned(0, 1, 0).is_err(), "still being filled");
         ledger.queue(0, 0, 9, 0);
@@ -258,17 +334,84 @@ mod tests {
 
     #[test]
     fn a_death_counts_what_the_peer_never_took_and_lets_its_last_replies_arrive() {
-        let mut ledger = Ledger::new(4);
+        let mut ledger = Ledger::new(4, false);
         for ring_seq in 0..3 {
             send(&mut ledger, ring_seq);
         }
         ledger.loan().unwrap();
         ledger.reclaim(1);
-        assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, lost: 2 });
+        assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, retracted: 0, lost: 2 });
         assert!(ledger.returned(1, 1, 0).is_err(), "it never took that");
         ledger.returned(0, 1, 0).unwrap();
         ledger.let_go(0);
         ledger.unpin(3);
         assert!(ledger.slots().all(|(_, slot)| slot.state == State::Free));
+    }
+
+    /// A receiver's word about its visits, as the ring has it: outside, claiming one entry, or taking any.
+    fn visit(word: u64) -> Visit {
+        Visit::from_word(word)
+    }
+
+    #[test]
+    fn what_was_taken_back_is_free_unless_the_visit_may_take_it() {
+        let (outside, claims_first, any) = (visit(0), visit(1), visit(2));
+        for (during, first, second) in [
+            (outside, State::Free, State::Free),
+            (claims_first, State::Doubt { ring_seq: 0, visit: claims_first }, State::Free),
+            (any, State::Doubt { ring_seq: 0, visit: any }, State::Doubt { ring_seq: 1, visit: any }),
+        ] {
+            let mut ledger = Ledger::new(3, true);
+            for seq in 0..3 {
+                send(&mut ledger, seq);
+            }
+            ledger.settle(during, 2, |_| 0).unwrap();
+            let states: Vec<_> = ledger.slots().map(|(_, slot)| slot.state).collect();
+            assert_eq!(states, [first, second, State::Queued { ring_seq: 2 }], "{during:?}");
+            ledger.settle(visit(8), 2, |_| 0).unwrap();
+            assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 2, lost: 0 }, "when it is over");
+        }
+    }
+
+    #[test]
+    fn a_frame_in_doubt_that_was_taken_is_received_and_comes_back_by_its_release() {
+        let mut ledger = Ledger::new(2, true);
+        for seq in 0..2 {
+            send(&mut ledger, seq);
+        }
+        ledger.settle(visit(1), 1, |_| 0).unwrap();
+        let words = [taken(0), 0];
+        ledger.settle(visit(4), 1, |slot| words[slot as usize]).unwrap();
+        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0, lost: 0 });
+        assert_eq!(ledger.loan(), None);
+        ledger.settle(visit(4), 1, |slot| [released(0), 0][slot as usize]).unwrap();
+        assert_eq!(ledger.loan(), Some((0, 2)));
+        assert_eq!(ledger.oldest_queued(), Some(1));
+        ledger.reclaim(0);
+        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0, lost: 1 });
+    }
+
+    #[test]
+    fn live_words_that_fit_nothing_are_violations() {
+        for (before, now) in
+            [(0, taken(1)), (0, released(1)), (0, 7), (taken(0), 0), (taken(0), taken(1)), (0, u64::MAX)]
+        {
+            let mut ledger = Ledger::new(1, true);
+            send(&mut ledger, 0);
+            ledger.settle(visit(0), 0, |_| before).unwrap();
+            assert!(ledger.settle(visit(0), 0, |_| now).is_err(), "{before} then {now}");
+        }
+    }
+
+    #[test]
+    fn a_live_frame_may_come_back_in_place_once_it_was_taken() {
+        let mut ledger = Ledger::new(1, true);
+        send(&mut ledger, 0);
+        assert!(ledger.returned(0, 1, 0).is_err(), "not taken");
+        ledger.returned(0, 1, taken(0)).unwrap();
+        assert_eq!(ledger.counts().received, 1);
+        ledger.settle(visit(4), 1, |_| taken(0)).unwrap();
+        ledger.let_go(0);
+        assert_eq!(ledger.loan(), Some((0, 2)));
     }
 }

@@ -1,6 +1,6 @@
 //! The receiving end of a channel.
 //!
-//! *Who calls it*: the worker's `Link` for what comes in, the host's `Worker` for what comes out. *Invariants*: a slot
+//! *Who calls it*: [`super::handle::Receiver`]; the worker's of an in channel, the host's of an out channel. *Invariants*: a slot
 //! is in this side's hands from the take to the drop of its last hold, and is never taken twice meanwhile; releasing
 //! never blocks and may happen on any thread. *A hostile peer* is caught here when an entry is malformed, names a slot
 //! already held, goes back in generation, or (in place) a slot it has no right to.
@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
+use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{frame_bit, released, slot_bit, ticket};
+use frameport_wire::layout::{frame_bit, released, slot_bit, taken, ticket};
 
 use super::send::SendEnd;
 use super::state::{End, LinkState};
@@ -23,9 +24,12 @@ use crate::pool::Pool;
 #[derive(Debug)]
 pub(crate) struct RecvEnd {
     pub(crate) state: Arc<LinkState>,
+    /// The channel's own pool.
+    pub(crate) pool: Arc<Pool>,
     name: String,
     channel: usize,
     bells: Arc<Bells>,
+    delivery: Delivery,
     sources: Vec<Source>,
     inner: Mutex<Inner>,
 }
@@ -49,7 +53,7 @@ struct Hand {
 }
 
 impl Source {
-    pub(crate) fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
+    fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
         let hands = (0..pool.decl.slots).map(|_| Hand::default()).collect();
         Self { pool, sent_by, hands }
     }
@@ -70,25 +74,33 @@ pub(crate) struct Parts {
     pub(crate) channel: usize,
     pub(crate) state: Arc<LinkState>,
     pub(crate) bells: Arc<Bells>,
+    pub(crate) delivery: Delivery,
     pub(crate) ring: ring::Receiver,
-    pub(crate) sources: Vec<Source>,
+    pub(crate) pool: Arc<Pool>,
+    /// The ends whose slots may come back here in place.
+    pub(crate) in_place: Vec<Arc<SendEnd>>,
 }
 
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, state, bells, ring, sources } = parts;
+        let Parts { name, channel, state, bells, delivery, ring, pool, in_place } = parts;
+        let mut sources = vec![Source::new(Arc::clone(&pool), None)];
+        sources.extend(in_place.into_iter().map(|end| Source::new(Arc::clone(&end.pool), Some(end))));
         let generations = sources.iter().map(|source| vec![0; source.pool.decl.slots as usize]).collect();
         let inner = Mutex::new(Inner { ring, generations, received: 0 });
-        Arc::new(Self { state, name, channel, bells, sources, inner })
+        Arc::new(Self { state, pool, name, channel, bells, delivery, sources, inner })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The channel's own pool.
-    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
-        self.sources.first().map(|source| &source.pool)
     }
 
     pub(crate) fn source(&self, index: usize) -> Option<&Source> {
@@ -102,14 +114,14 @@ impl RecvEnd {
             return Err(self.state.error(end));
         }
         let mut inner = self.lock();
-        let mut polled = inner.ring.poll();
+        let mut polled = self.poll(&mut inner);
         if matches!(polled, Ok(None)) {
             // Both say that no entry will follow those published before: look once more after them.
             let (ended, closed) = (self.state.end().is_some(), inner.ring.is_closed());
             if !ended && !closed {
                 return Ok(None);
             }
-            polled = inner.ring.poll();
+            polled = self.poll(&mut inner);
             if matches!(polled, Ok(None)) {
                 drop(inner);
                 self.state.check()?;
@@ -119,22 +131,40 @@ impl RecvEnd {
                 });
             }
         }
-        let taken = match polled {
-            Ok(Some(words)) => self.take(&mut inner, words),
-            Ok(None) => return Ok(None),
-            Err(lie) => Err(lie.to_string()),
-        };
         drop(inner);
-        match taken {
-            Ok((source, descriptor)) => {
+        match polled {
+            Ok(Some((source, descriptor))) => {
                 Ok(Some(Frame::new(Hold::of_taken(Arc::clone(self), source, descriptor.slot), descriptor)))
             }
+            Ok(None) => Ok(None),
             Err(lie) => Err(self.state.violation(&lie)),
         }
     }
 
+    /// Takes the next frame, if one is there.
+    fn poll(&self, inner: &mut Inner) -> Result<Option<(usize, Descriptor)>, String> {
+        let Inner { ring, generations, received } = inner;
+        if self.delivery == Delivery::Lossless {
+            let polled = ring.poll().map_err(|lie| lie.to_string())?;
+            return polled.map(|words| self.take(generations, received, words)).transpose();
+        }
+        let visited = ring.visit(|words| {
+            let (source, descriptor) = self.take(generations, received, words)?;
+            if let Some(Source { pool, .. }) = self.sources.get(source) {
+                pool.own.set_state(descriptor.slot, taken(descriptor.ring_seq));
+            }
+            Ok((source, descriptor))
+        });
+        visited.map_err(|lie| lie.to_string())?.transpose()
+    }
+
     /// Checks an entry against what this side knows and takes its slot.
-    fn take(&self, inner: &mut Inner, words: [u64; 8]) -> Result<(usize, Descriptor), String> {
+    fn take(
+        &self,
+        generations: &mut [Vec<u64>],
+        received: &mut u64,
+        words: [u64; 8],
+    ) -> Result<(usize, Descriptor), String> {
         let descriptor = Descriptor::decode(words).map_err(|error| error.to_string())?;
         let Descriptor { ring_seq, pool: id, slot, generation, payload_len, meta_len, .. } = descriptor;
         let known = self.sources.iter().position(|source| source.pool.decl.id == id);
@@ -142,7 +172,7 @@ impl RecvEnd {
             return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
         };
         let place = slot as usize;
-        let last = inner.generations.get_mut(index).and_then(|slots| slots.get_mut(place));
+        let last = generations.get_mut(index).and_then(|slots| slots.get_mut(place));
         let (Some(last), Some(hand)) = (last, source.hands.get(place)) else {
             return Err(format!("entry {ring_seq} names slot {slot} of a pool of {}", source.pool.decl.slots));
         };
@@ -165,7 +195,7 @@ impl RecvEnd {
         *last = generation;
         hand.holds.store(1, Ordering::Relaxed);
         hand.ticket.store(ticket(ring_seq), Ordering::Relaxed);
-        inner.received += 1;
+        *received += 1;
         Ok((index, descriptor))
     }
 
@@ -213,7 +243,10 @@ impl RecvEnd {
                 Some(sent_by) => sent_by.let_go(slot),
                 None => {
                     pool.own.set_state(slot, released(ring_seq));
-                    self.bells.ring(slot_bit(self.channel));
+                    // The sender of a live channel never waits for a slot.
+                    if self.delivery == Delivery::Lossless {
+                        self.bells.ring(slot_bit(self.channel));
+                    }
                 }
             }
         }
@@ -229,9 +262,10 @@ impl RecvEnd {
         self.lock().ring.is_closed()
     }
 
-    /// Frames received.
-    pub(crate) fn received(&self) -> u64 {
-        self.lock().received
+    /// Frames received, and those the sender took back before.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.received, inner.ring.skipped())
     }
 
     /// Frames in this side's hands.

@@ -1,6 +1,6 @@
 //! The sending end of a channel.
 //!
-//! *Who calls it*: the host's `Worker` for what goes in, the worker's `Link` for what comes out. *Invariants*: one
+//! *Who calls it*: [`super::handle::Sender`]; the host's of an in channel, the worker's of an out channel. *Invariants*: one
 //! private lock covers ring and ledger; it is never held across a wait or a system call (but the wake-up at
 //! the link's end); a slot leaves by
 //! [`SendEnd::send`] and comes back by the ledger's look at the peer's words. *A hostile peer* is caught by the ledger.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
 use frameport_sys::clock::now_ns;
+use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
@@ -32,6 +33,10 @@ pub(crate) struct SendEnd {
     /// Who the other side is, for the error that names holders: "worker 'x' (pid 7)".
     peer: String,
     bells: Arc<Bells>,
+    delivery: Delivery,
+    deadline: Option<Duration>,
+    /// Pools whose slots may go back in place here.
+    in_place: Vec<Arc<Pool>>,
     inner: Mutex<Inner>,
     /// For each slot: the loan itself and the views made from it.
     pins: Box<[AtomicU32]>,
@@ -44,6 +49,7 @@ struct Inner {
     ledger: Ledger,
     next_seq: u64,
     no_slot: u64,
+    refused: u64,
     closed: bool,
 }
 
@@ -56,17 +62,39 @@ pub(crate) struct Parts {
     pub(crate) pool: Arc<Pool>,
     pub(crate) state: Arc<LinkState>,
     pub(crate) bells: Arc<Bells>,
+    pub(crate) delivery: Delivery,
+    /// How long a loan waits on a lossless channel, unless told; `None` for ever.
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) in_place: Vec<Arc<Pool>>,
     pub(crate) ring: ring::Sender,
 }
 
 impl SendEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, peer, pool, state, bells, ring } = parts;
+        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, ring } = parts;
         let slots = pool.decl.slots;
-        let inner = Inner { ring, ledger: Ledger::new(slots), next_seq: 0, no_slot: 0, closed: false };
+        let ledger = Ledger::new(slots, delivery != Delivery::Lossless);
+        let inner = Mutex::new(Inner { ring, ledger, next_seq: 0, no_slot: 0, refused: 0, closed: false });
         let pins = (0..slots).map(|_| AtomicU32::new(0)).collect();
-        let inner = Mutex::new(inner);
-        Arc::new(Self { pool, state, name, channel, peer, bells, inner, pins, copied: AtomicU64::new(0) })
+        let copied = AtomicU64::new(0);
+        Arc::new(Self { pool, state, name, channel, peer, bells, delivery, deadline, in_place, inner, pins, copied })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// The pool of `id`, if its slots may go back in place here.
+    pub(crate) fn in_place(&self, id: u32) -> Option<&Arc<Pool>> {
+        self.in_place.iter().find(|pool| pool.decl.id == id)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -81,8 +109,7 @@ impl SendEnd {
         if inner.closed {
             return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
         }
-        let looked = inner.ledger.look(|slot| self.pool.peer.state(slot));
-        let loaned = looked.map(|()| inner.ledger.loan());
+        let loaned = self.look_for_slot(&mut inner);
         drop(inner);
         let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
         Ok(loaned.and_then(|(slot, generation)| {
@@ -91,8 +118,36 @@ impl SendEnd {
         }))
     }
 
-    /// A slot to fill, waiting for one.
+    /// A free slot; on a live channel, where there is none, that of the oldest frame nobody has taken.
+    fn look_for_slot(&self, inner: &mut Inner) -> Result<Option<(u32, u64)>, String> {
+        self.look(inner)?;
+        let mut loaned = inner.ledger.loan();
+        if loaned.is_none()
+            && let Some(oldest) = inner.ledger.oldest_queued()
+        {
+            inner.ring.unlink(oldest + 1);
+            self.look(inner)?;
+            loaned = inner.ledger.loan();
+        }
+        Ok(loaned)
+    }
+
+    /// Compares what was sent with the peer's words.
+    fn look(&self, inner: &mut Inner) -> Result<(), String> {
+        let word_of = |slot| self.pool.peer.state(slot);
+        if self.delivery == Delivery::Lossless {
+            return inner.ledger.look(word_of).map_err(|lie| lie.to_string());
+        }
+        // In this order: see the ring's proof.
+        let visit = inner.ring.visit().map_err(|lie| lie.to_string())?;
+        inner.ledger.settle(visit, inner.ring.oldest(), word_of).map_err(|lie| lie.to_string())
+    }
+
+    /// A slot to fill: on a lossless channel waiting for one, on a live one now or not at all.
     pub(crate) fn loan(self: &Arc<Self>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
+        if self.delivery != Delivery::Lossless {
+            return self.try_loan()?.ok_or_else(|| self.exhausted(Duration::ZERO));
+        }
         let look = || Ok::<_, Error>(self.try_loan()?.map_or(Look::Nothing, Look::Found));
         match self.bells.wait(slot_bit(self.channel), until, look)? {
             Ok(frame) => Ok(frame),
@@ -120,6 +175,8 @@ impl SendEnd {
         }
         let mut inner = self.lock();
         let taken = inner.ring.taken();
+        // A lie is found by those who can say so.
+        let _ = self.look(&mut inner);
         let now = now_ns();
         let bytes = self.pool.layout.size;
         let slots = inner.ledger.slots().filter_map(|(slot, entry)| {
@@ -133,7 +190,9 @@ impl SendEnd {
                 State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => {
                     (format!("held by {peer}"), true)
                 }
-                State::Sent { .. } => (format!("waiting to be received by {peer}"), true),
+                State::Held { .. } => (format!("held by {peer}"), true),
+                State::Sent { .. } | State::Queued { .. } => (format!("waiting to be received by {peer}"), true),
+                State::Doubt { .. } => (format!("taken back while {peer} was stopped in the middle of its recv"), true),
                 State::Returned => (format!("sent back in place by {peer} and held here"), true),
             };
             let age = sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns)));
@@ -143,7 +202,16 @@ impl SendEnd {
     }
 
     /// Sends a filled slot. The frame is gone either way: on an error its slot is free again.
-    pub(crate) fn send(&self, mut frame: FrameMut) -> Result<u64, Error> {
+    pub(crate) fn send(&self, frame: FrameMut) -> Result<u64, Error> {
+        self.try_send(frame).inspect_err(|error| {
+            // A forked child may have been left with the lock taken.
+            if !matches!(error, Error::Forked) {
+                self.lock().refused += 1;
+            }
+        })
+    }
+
+    fn try_send(&self, mut frame: FrameMut) -> Result<u64, Error> {
         self.state.check_fork()?;
         if !std::ptr::eq(Arc::as_ptr(&frame.end), self) {
             let what =
@@ -175,9 +243,16 @@ impl SendEnd {
         }
         inner.next_seq = seq.wrapping_add(1);
         inner.ring.publish(descriptor.encode());
+        let mut looked = Ok(());
+        if let Some(depth) = self.delivery.depth() {
+            // Publish first, unlink second: see the ring's proof.
+            let published = inner.ring.next_seq();
+            inner.ring.unlink(published.saturating_sub(depth.into()));
+            looked = self.look(&mut inner);
+        }
         drop(inner);
         self.bells.ring(frame_bit(self.channel));
-        Ok(seq)
+        looked.map(|()| seq).map_err(|lie| self.state.violation(&lie))
     }
 
     /// Sends a slot of another pool that lies in this side's hands, in place. `slot` is the peer's again.
@@ -279,28 +354,36 @@ impl SendEnd {
         self.lock().ledger.returned(slot, generation, word)
     }
 
-    /// The peer is gone. The link ends under the lock: nothing is sent after the reclaim, and who knows of the end sees
-    /// closed counters.
-    pub(crate) fn reclaim(&self, end: End) {
-        let mut inner = self.lock();
-        // Its last words count as far as they make sense.
-        let _ = inner.ledger.look(|slot| self.pool.peer.state(slot));
-        let taken = inner.ring.taken().unwrap_or(inner.ledger.counts().received);
-        inner.ledger.reclaim(taken);
-        self.state.finish(end);
+    /// The peer is gone. The link ends under the locks of all its ends: nothing is sent after the reclaim, and who knows of
+    /// the end sees closed counters.
+    pub(crate) fn reclaim_all(ends: &[Arc<Self>], state: &LinkState, end: End) {
+        let mut locked: Vec<_> = ends.iter().map(|end| (end, end.lock())).collect();
+        for (this, inner) in &mut locked {
+            // Its last words count as far as they make sense.
+            let _ = this.look(inner);
+            let taken = inner.ring.taken().unwrap_or(inner.ledger.counts().received);
+            inner.ledger.reclaim(taken);
+        }
+        state.finish(end);
     }
 
     /// The counters of a channel that carries this side's own pool only: the host's.
     pub(crate) fn counts(&self) -> SendCounts {
         let mut inner = self.lock();
         if self.state.end().is_none() && !self.state.forked() {
-            match inner.ring.taken() {
-                Ok(taken) => inner.ledger.note_taken(taken),
-                // The next call of this side's ends the worker.
-                Err(lie) => drop(self.state.violation(&lie)),
+            let looked = match self.delivery {
+                Delivery::Lossless => {
+                    inner.ring.taken().map(|taken| inner.ledger.note_taken(taken)).map_err(|lie| lie.to_string())
+                }
+                Delivery::Latest | Delivery::Newest(_) => self.look(&mut inner),
+            };
+            if let Err(lie) = looked {
+                drop(inner);
+                drop(self.state.violation(&lie));
+                inner = self.lock();
             }
         }
-        SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot }
+        SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot, refused: inner.refused }
     }
 }
 
@@ -309,6 +392,7 @@ impl SendEnd {
 pub(crate) struct SendCounts {
     pub(crate) slots: Counts,
     pub(crate) no_slot: u64,
+    pub(crate) refused: u64,
 }
 
 impl Stamp {

@@ -3,6 +3,7 @@
 //! *Who calls it*: both channel ends at every call, the service thread and the watcher thread to end a link.
 //! *Invariants*: a link ends once; the first cause stays. *A hostile peer* can end its own link.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use frameport_mem::park::Bells;
@@ -25,19 +26,56 @@ pub(crate) enum End {
     HostGone,
 }
 
+/// What one side does at an event of the link.
+pub(crate) type Hook = Box<dyn Fn() + Send + Sync>;
+
 /// The link's name and its end, shared by everything that belongs to it.
-#[derive(Debug)]
 pub(crate) struct LinkState {
     name: String,
     end: OnceLock<End>,
     bells: OnceLock<Arc<Bells>>,
     fork: ForkStamp,
+    used: AtomicBool,
+    on_first_use: OnceLock<Hook>,
+    on_violation: OnceLock<Hook>,
+}
+
+impl std::fmt::Debug for LinkState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkState").field("name", &self.name).field("end", &self.end).finish_non_exhaustive()
+    }
 }
 
 impl LinkState {
     pub(crate) fn new(name: &str) -> Result<Arc<Self>, Error> {
         let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
-        Ok(Arc::new(Self { name: name.to_owned(), end: OnceLock::new(), bells: OnceLock::new(), fork }))
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            end: OnceLock::new(),
+            bells: OnceLock::new(),
+            fork,
+            used: AtomicBool::new(false),
+            on_first_use: OnceLock::new(),
+            on_violation: OnceLock::new(),
+        }))
+    }
+
+    /// Sets what happens when a channel is used first: a worker says that it is ready.
+    pub(crate) fn on_first_use(&self, hook: Hook) {
+        let _ = self.on_first_use.set(hook);
+    }
+
+    /// Sets what happens when the peer is caught lying: a host kills it.
+    pub(crate) fn on_violation(&self, hook: Hook) {
+        let _ = self.on_violation.set(hook);
+    }
+
+    /// A channel is about to be used.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) && !self.forked() && !self.used.swap(true, Ordering::Relaxed) {
+            self.on_first_use.get().inspect(|hook| hook());
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -102,6 +140,7 @@ impl LinkState {
     pub(crate) fn violation(&self, what: &dyn std::fmt::Display) -> Error {
         if self.finish(End::Violation(what.to_string())) {
             tracing::error!(link = self.name, "protocol violation: {what}");
+            self.on_violation.get().inspect(|hook| hook());
         }
         self.check().err().unwrap_or(Error::Forked)
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
 use crate::channel::recv::RecvEnd;
+use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::pool::Pool;
 
@@ -211,8 +212,13 @@ impl Frame {
         Some((descriptor, meta.unwrap_or_default()))
     }
 
-    /// Whether `end` received it.
-    pub(crate) fn is_from(&self, end: &Arc<RecvEnd>) -> bool {
-        Arc::ptr_eq(&self.hold.end, end)
+    /// Whether it came over the link of `state`.
+    pub(crate) fn is_of_link(&self, state: &Arc<LinkState>) -> bool {
+        Arc::ptr_eq(&self.hold.end.state, state)
+    }
+
+    /// The pool it lies in.
+    pub(crate) fn pool_id(&self) -> u32 {
+        self.descriptor.pool
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worke
     let made = make_all(&builder)?;
     let (worker, level) = start(&name, &builder)?;
     match lead(&builder, &worker, made, until) {
-        Ok(()) => Ok(Worker::new(worker, level, builder.send_deadline, builder.grace)),
+        Ok(()) => Ok(Worker::new(worker, level, builder.grace)),
         Err(error) => {
             worker.kill();
             let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
@@ -70,29 +70,24 @@ fn check_memory(name: &str, specs: &[&Spec], builder: &WorkerBuilder) -> Result<
 }
 
 fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
-    let travellers = |direction| match direction {
-        Direction::In => builder.slots,
-        // In-place replies travel beside the output pool's own slots.
-        Direction::Out => builder.slots * builder.channels.len() as u32,
-    };
-    let make = |(id, wanted): (u32, &Wanted)| {
-        make(id, &wanted.name, wanted.direction, &wanted.spec, travellers(wanted.direction), builder)
-    };
-    (0..).zip(&builder.channels).map(make).collect()
+    (0..).zip(&builder.channels).map(|(id, wanted)| make(id, wanted, &wanted.spec, builder)).collect()
 }
 
-fn make(
-    id: u32,
-    name: &str,
-    direction: Direction,
-    spec: &Spec,
-    travellers: u32,
-    builder: &WorkerBuilder,
-) -> Result<Made, Error> {
+fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Result<Made, Error> {
     let decl = pool::declare(id, spec, builder.slots, builder.meta_capacity)?;
     let (pool, handles) = Pool::create(decl.clone(), spec)?;
-    let capacity = ring_capacity(travellers);
-    let channel = Channel { name: name.to_owned(), direction, capacity, spec: spec.clone(), pool: decl };
+    // Answers in place travel beside the pool's own slots.
+    let inputs = builder.channels.iter().filter(|other| other.direction == Direction::In).count();
+    let pools = if wanted.direction == Direction::Out { 1 + inputs } else { 1 };
+    let travellers = builder.slots.saturating_mul(u32::try_from(pools).unwrap_or(u32::MAX));
+    let channel = Channel {
+        name: wanted.name.clone(),
+        direction: wanted.direction,
+        capacity: ring_capacity(travellers),
+        spec: spec.clone(),
+        delivery: wanted.delivery,
+        pool: decl,
+    };
     Ok(Made { channel, pool: Arc::new(pool), handles })
 }
 
@@ -131,6 +126,8 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
         source,
     })?;
     let worker = Arc::new(Supervised::new(state, child, control, builder.on_stderr.clone()));
+    let liar = Arc::downgrade(&worker);
+    worker.state.on_violation(Box::new(move || liar.upgrade().iter().for_each(|worker| worker.kill())));
     service.register(&worker)?;
     tracing::debug!(link = name, pid = worker.pid, %level, "worker started");
     Ok((worker, level))
@@ -206,7 +203,8 @@ fn check_hello(worker: &Supervised, hello: &Hello) -> Result<(), Error> {
 
 /// Replaces the output pool by one of the spec the worker states.
 fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made], stated: &Spec) -> Result<(), Error> {
-    let Some(out) = made.iter_mut().find(|made| made.channel.direction == Direction::Out) else {
+    let outputs = made.iter_mut().zip(&builder.channels);
+    let Some((out, wanted)) = outputs.into_iter().find(|(_, wanted)| wanted.direction == Direction::Out) else {
         return Err(Error::config(format!(
             "worker '{}' wants to send {stated}, but this host asked for no output",
             worker.state.name()
@@ -225,8 +223,7 @@ fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made],
         )));
     }
     check_memory(worker.state.name(), &[stated], builder)?;
-    let travellers = builder.slots * builder.channels.len() as u32;
-    *out = make(out.channel.pool.id, &out.channel.name, Direction::Out, stated, travellers, builder)?;
+    *out = make(out.channel.pool.id, wanted, stated, builder)?;
     Ok(())
 }
 
@@ -236,7 +233,8 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
     let (control, [host, theirs]) = Control::create(&channels)?;
     let name = worker.state.name();
     let peer = format!("worker '{name}' (pid {})", worker.pid);
-    let terms = Terms { side: Side::Host, channels: &channels, pools: &pools, wait: builder.wait, peer };
+    let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
+    let terms = Terms { side: Side::Host, channels: &channels, pools: &pools, wait, peer, deadline };
     let _ = worker.ends.set(link::connect(&worker.state, &control, &terms)?);
 
     let welcome =

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use frameport_mem::park::Until;
 use frameport_sys::isolation::Level;
-use frameport_wire::control::{Direction, WaitStrategy};
-use frameport_wire::layout::MAX_SLOTS;
+use frameport_wire::control::{Delivery, Direction, WaitStrategy};
+use frameport_wire::layout::{MAX_CHANNELS, MAX_SLOTS};
 use frameport_wire::spec::Spec;
 
 use super::bring_up;
@@ -17,21 +17,13 @@ use super::forward::LineSink;
 use super::worker::Worker;
 use crate::error::Error;
 
-/// What a channel does when the receiver is slower than the sender.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Delivery {
-    /// Every frame arrives: a loan waits for a slot, up to its deadline.
-    #[default]
-    Lossless,
-}
-
 /// One channel as it was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) name: String,
     pub(super) direction: Direction,
     pub(super) spec: Spec,
+    pub(super) delivery: Delivery,
 }
 
 /// A worker to be: a command, its channels, its limits.
@@ -116,23 +108,23 @@ impl WorkerBuilder {
         self
     }
 
-    /// Adds the channel to the worker.
+    /// Adds a channel to the worker. The first one is that of [`Worker::loan`] and [`Worker::send`], the others are had by
+    /// [`Worker::sender`].
     #[must_use]
     pub fn input(self, name: &str, spec: impl Into<Spec>, delivery: Delivery) -> Self {
         self.channel(name, Direction::In, spec.into(), delivery)
     }
 
-    /// Adds the channel back from the worker. The worker may state another spec when it connects
-    /// ([`Worker::output_spec`] tells), within [`output_limit`](Self::output_limit).
+    /// Adds a channel back from the worker. The first one is that of [`Worker::recv`], the others are had by
+    /// [`Worker::receiver`]. The worker may state another spec for the first when it connects ([`Worker::output_spec`]
+    /// tells), within [`output_limit`](Self::output_limit).
     #[must_use]
     pub fn output(self, name: &str, spec: impl Into<Spec>, delivery: Delivery) -> Self {
         self.channel(name, Direction::Out, spec.into(), delivery)
     }
 
     fn channel(mut self, name: &str, direction: Direction, spec: Spec, delivery: Delivery) -> Self {
-        // One delivery so far; the argument is there so that callers say what they rely on.
-        let Delivery::Lossless = delivery;
-        self.channels.push(Wanted { name: name.to_owned(), direction, spec });
+        self.channels.push(Wanted { name: name.to_owned(), direction, spec, delivery });
         self
     }
 
@@ -242,15 +234,23 @@ impl WorkerBuilder {
                 self.meta_capacity
             )));
         }
-        for direction in [Direction::In, Direction::Out] {
-            if self.channels.iter().filter(|channel| channel.direction == direction).count() > 1 {
-                return Err(Error::config("a link has one channel in each direction"));
+        for (index, channel) in self.channels.iter().enumerate() {
+            if self.channels.iter().take(index).any(|other| other.name == channel.name) {
+                return Err(Error::config(format!("two channels are named '{}'", channel.name)));
+            }
+            if let Some(depth) = channel.delivery.depth()
+                && !(1..self.slots).contains(&depth)
+            {
+                return Err(Error::config(format!(
+                    "channel '{}' is to keep the {depth} newest frames in {} slots: 1 or more are possible, with more slots \
+                     than that (three more, one being filled, one held, one on its way back, never lack one)",
+                    channel.name, self.slots
+                )));
             }
         }
-        if let [first, second] = self.channels.as_slice()
-            && first.name == second.name
-        {
-            return Err(Error::config(format!("two channels are named '{}'", first.name)));
+        if self.channels.len() > MAX_CHANNELS {
+            let count = self.channels.len();
+            return Err(Error::config(format!("{count} channels: a link can have {MAX_CHANNELS}")));
         }
         if self.channels.is_empty() {
             return Err(Error::config("a worker needs a channel: call input(), output() or both"));

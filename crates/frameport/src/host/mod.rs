@@ -11,5 +11,5 @@ mod service;
 mod supervised;
 mod worker;
 
-pub use builder::{Delivery, WorkerBuilder};
+pub use builder::WorkerBuilder;
 pub use worker::{Stats, Worker};

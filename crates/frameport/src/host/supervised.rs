@@ -17,6 +17,7 @@ use frameport_sys::{poll, socket};
 use frameport_wire::control::{Decoder, Hello, ToHost};
 
 use super::forward::{LineSink, Outlet};
+use crate::channel::send::SendEnd;
 use crate::channel::state::{End, LinkState};
 use crate::error::{Death, Error};
 use crate::link::Ends;
@@ -135,7 +136,6 @@ impl Supervised {
             }
             if let Err(lie) = self.on_messages() {
                 let _ = self.state.violation(&lie);
-                self.kill();
                 return false;
             }
         }
@@ -236,10 +236,7 @@ impl Supervised {
         let dropped = self.dropped.load(Ordering::Relaxed);
         tracing::debug!(link = self.state.name(), pid = self.pid, %exit, dropped, "worker ended");
         let end = if left { End::PeerClosed } else { End::Died(Arc::new(death)) };
-        match self.ends.get().and_then(|ends| ends.send.as_ref()) {
-            Some(send) => send.reclaim(end),
-            None => drop(self.state.finish(end)),
-        }
+        SendEnd::reclaim_all(self.ends.get().map_or(&[], |ends| &ends.send), &self.state, end);
         self.advance(|progress| progress.exit = Some(exit));
     }
 

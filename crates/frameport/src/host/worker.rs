@@ -13,11 +13,11 @@ use frameport_wire::spec::Spec;
 use super::bring_up;
 use super::builder::WorkerBuilder;
 use super::supervised::Supervised;
-use crate::channel::recv::RecvEnd;
-use crate::channel::send::SendEnd;
+use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::End;
 use crate::error::{Error, SlotHolder};
 use crate::frame::{Frame, FrameMut};
+use crate::link::Ends;
 
 /// A process this one started, and the frames that travel to it and back.
 ///
@@ -26,8 +26,9 @@ use crate::frame::{Frame, FrameMut};
 pub struct Worker {
     inner: Arc<Supervised>,
     level: Level,
-    send_deadline: Duration,
     grace: Duration,
+    input: Option<Sender>,
+    output: Option<Receiver>,
 }
 
 impl Worker {
@@ -37,45 +38,58 @@ impl Worker {
         WorkerBuilder::new(program.as_ref())
     }
 
-    pub(super) fn new(inner: Arc<Supervised>, level: Level, send_deadline: Duration, grace: Duration) -> Self {
-        Self { inner, level, send_deadline, grace }
+    pub(super) fn new(inner: Arc<Supervised>, level: Level, grace: Duration) -> Self {
+        let ends = inner.ends.get_or_init(Ends::default);
+        let (input, output) = (ends.sender(None), ends.receiver(None));
+        Self { inner, level, grace, input, output }
     }
 
-    fn sender(&self) -> Result<&Arc<SendEnd>, Error> {
-        let end = self.inner.ends.get().and_then(|ends| ends.send.as_ref());
-        end.ok_or_else(|| Error::config(format!("worker '{}' has no input channel: add one with input()", self.name())))
+    /// The sending end of the channel `name`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the channels there are.
+    pub fn sender(&self, name: &str) -> Result<Sender, Error> {
+        let ends = self.inner.ends.get_or_init(Ends::default);
+        ends.sender(Some(name)).ok_or_else(|| ends.missing(self.name(), "outgoing", name))
     }
 
-    fn receiver(&self) -> Result<&Arc<RecvEnd>, Error> {
-        let end = self.inner.ends.get().and_then(|ends| ends.recv.as_ref());
-        end.ok_or_else(|| {
+    /// The receiving end of the channel `name`.
+    ///
+    /// # Errors
+    /// As [`sender`](Self::sender).
+    pub fn receiver(&self, name: &str) -> Result<Receiver, Error> {
+        let ends = self.inner.ends.get_or_init(Ends::default);
+        ends.receiver(Some(name)).ok_or_else(|| ends.missing(self.name(), "incoming", name))
+    }
+
+    /// The first channel to the worker.
+    fn input(&self) -> Result<&Sender, Error> {
+        self.input.as_ref().ok_or_else(|| {
+            Error::config(format!("worker '{}' has no input channel: add one with input()", self.name()))
+        })
+    }
+
+    /// The first channel from the worker.
+    fn output(&self) -> Result<&Receiver, Error> {
+        self.output.as_ref().ok_or_else(|| {
             Error::config(format!("worker '{}' has no output channel: add one with output()", self.name()))
         })
     }
 
-    /// A provable lie ends the worker.
-    fn judge<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Violation { .. }) = &result {
-            self.inner.kill();
-        }
-        result
-    }
-
-    /// A slot to fill, waiting for one up to the builder's `send_deadline`.
+    /// A slot to fill: see [`Sender::loan`].
     ///
     /// # Errors
     /// [`Error::PoolExhausted`] names who has the slots; [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan(&self) -> Result<FrameMut, Error> {
-        self.loan_until(Until::after(self.send_deadline))
+        self.input()?.loan().map_err(|error| self.explain(error))
     }
 
     /// A slot to fill, waiting until `until` gives up.
     ///
     /// # Errors
     /// As [`loan`](Self::loan), and [`Error::Interrupted`].
-    pub fn loan_until(&self, mut until: Until<'_>) -> Result<FrameMut, Error> {
-        let loaned = self.judge(self.sender()?.loan(&mut until));
-        loaned.map_err(|error| self.explain(error))
+    pub fn loan_until(&self, until: Until<'_>) -> Result<FrameMut, Error> {
+        self.input()?.loan_until(until).map_err(|error| self.explain(error))
     }
 
     /// A slot to fill, if one is free now.
@@ -83,11 +97,7 @@ impl Worker {
     /// # Errors
     /// As [`loan`](Self::loan).
     pub fn try_loan(&self) -> Result<FrameMut, Error> {
-        let sender = self.sender()?;
-        match self.judge(sender.try_loan())? {
-            Some(frame) => Ok(frame),
-            None => Err(self.explain(sender.exhausted(Duration::ZERO))),
-        }
+        self.input()?.try_loan().map_err(|error| self.explain(error))
     }
 
     /// A slot to fill, if one is free now; that none is counts as no failure.
@@ -95,15 +105,15 @@ impl Worker {
     /// # Errors
     /// [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
-        self.judge(self.sender()?.try_loan())
+        self.input()?.loan_if_free()
     }
 
     /// Adds what this side could do about an exhausted pool.
     fn explain(&self, mut error: Error) -> Error {
         if let Error::PoolExhausted(exhausted) = &mut error
-            && let Ok(receiver) = self.receiver()
+            && let Some(output) = &self.output
         {
-            let held = receiver.held();
+            let held = output.stats().held;
             if held > 0 {
                 exhausted.hint =
                     Some(format!("this side holds {held} received frames: drop them to let the worker go on"));
@@ -114,13 +124,13 @@ impl Worker {
         error
     }
 
-    /// Sends a filled slot and returns the frame's number.
+    /// Sends a filled slot, over the channel it was loaned from, and returns the frame's number.
     ///
     /// # Errors
     /// [`Error::WorkerDied`], [`Error::LinkClosed`], [`Error::MetaTooLong`], and [`Error::Format`] for a frame of another
     /// worker. The frame is gone either way, its slot free again.
     pub fn send(&self, frame: FrameMut) -> Result<u64, Error> {
-        self.judge(self.sender()?.send(frame))
+        self.inner.ends.get_or_init(Ends::default).send_out(&self.inner.state, frame)
     }
 
     /// The worker's next frame, waiting for it.
@@ -128,7 +138,7 @@ impl Worker {
     /// # Errors
     /// [`Error::LinkClosed`] when the worker has finished; [`Error::WorkerDied`], [`Error::Violation`].
     pub fn recv(&self) -> Result<Frame, Error> {
-        self.recv_until(Until::forever())
+        self.output()?.recv()
     }
 
     /// The worker's next frame, waiting no longer than `limit`.
@@ -136,15 +146,15 @@ impl Worker {
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Timeout`].
     pub fn recv_timeout(&self, limit: Duration) -> Result<Frame, Error> {
-        self.recv_until(Until::after(limit))
+        self.output()?.recv_timeout(limit)
     }
 
     /// The worker's next frame, waiting until `until` gives up.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Timeout`] or [`Error::Interrupted`].
-    pub fn recv_until(&self, mut until: Until<'_>) -> Result<Frame, Error> {
-        self.judge(self.receiver()?.recv(&mut until))
+    pub fn recv_until(&self, until: Until<'_>) -> Result<Frame, Error> {
+        self.output()?.recv_until(until)
     }
 
     /// The worker's next frame, if one is there.
@@ -152,15 +162,13 @@ impl Worker {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<Frame>, Error> {
-        self.judge(self.receiver()?.try_recv())
+        self.output()?.try_recv()
     }
 
     /// Says that no frame will follow: the worker's loop ends when it has taken those sent before, and [`recv`](Self::recv)
     /// goes on until the worker has sent its last.
     pub fn finish(&self) {
-        if let Ok(sender) = self.sender() {
-            sender.close();
-        }
+        self.inner.ends.get().into_iter().flat_map(|ends| &ends.send).for_each(|end| end.close());
     }
 
     /// Ends the worker now: its waits end, then it has the builder's `grace` to leave, SIGTERM and as long again, then
@@ -213,16 +221,16 @@ impl Worker {
         self.inner.pid
     }
 
-    /// What goes to the worker.
+    /// What goes to the worker on the first channel.
     #[must_use]
     pub fn input_spec(&self) -> Option<&Spec> {
-        self.inner.ends.get()?.send.as_ref().map(|end| &end.pool.spec)
+        self.input.as_ref().map(Sender::spec)
     }
 
-    /// What comes back: as asked for, or as the worker stated.
+    /// What comes back on the first channel: as asked for, or as the worker stated.
     #[must_use]
     pub fn output_spec(&self) -> Option<&Spec> {
-        self.inner.ends.get()?.recv.as_ref()?.pool().map(|pool| &pool.spec)
+        self.output.as_ref().map(Receiver::spec)
     }
 
     /// How far the worker is kept from other processes.
@@ -237,29 +245,33 @@ impl Worker {
         self.inner.stderr_tail()
     }
 
-    /// Who has which slot of the input pool now.
+    /// Who has which slot of the first channel's pool now.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
-        self.sender().map(|end| end.holders()).unwrap_or_default()
+        self.input.as_ref().map(Sender::holders).unwrap_or_default()
     }
 
-    /// The link's counters.
+    /// The link's counters, those of all its channels together; [`Sender::stats`] and [`Receiver::stats`] tell them apart.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let sent = self.sender().map(|end| end.counts()).ok();
-        // Counting may be what finds a lie.
-        let _ = self.judge(self.inner.state.check());
-        let slots = sent.map(|sent| sent.slots).unwrap_or_default();
-        let (results, held) = self.receiver().map(|end| (end.received(), end.held())).unwrap_or_default();
-        Stats {
-            sent: slots.sent,
-            received: slots.received,
-            lost: slots.lost,
-            in_flight: slots.sent.saturating_sub(slots.received).saturating_sub(slots.lost),
-            no_slot: sent.map_or(0, |sent| sent.no_slot),
-            results,
-            held: held as u64,
+        let ends = self.inner.ends.get();
+        let mut all = Stats::default();
+        for sent in ends.into_iter().flat_map(|ends| &ends.send).map(|end| Sender::new(end).stats()) {
+            all.offered += sent.offered();
+            all.sent += sent.sent;
+            all.received += sent.received;
+            all.retracted += sent.retracted;
+            all.lost += sent.lost;
+            all.in_flight += sent.in_flight();
+            all.no_slot += sent.no_slot;
+            all.refused += sent.refused;
         }
+        for received in ends.into_iter().flat_map(|ends| &ends.recv).map(|end| Receiver::new(end).stats()) {
+            all.results += received.received;
+            all.skipped += received.skipped;
+            all.held += received.held;
+        }
+        all
     }
 }
 
@@ -270,22 +282,30 @@ impl Drop for Worker {
     }
 }
 
-/// Counters of one link. At every moment `sent = received + lost + in_flight`.
+/// Counters of one link. At every moment `offered = received + retracted + no_slot + refused + lost + in_flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Frames sent to the worker.
+    /// Frames that were to be sent to the worker.
+    pub offered: u64,
+    /// Of those, the ones sent.
     pub sent: u64,
-    /// Of those, the ones it took.
+    /// Of the sent ones, those it took.
     pub received: u64,
-    /// Of those, the ones it died before taking.
+    /// Of the sent ones, those taken back before it took them, on live channels.
+    pub retracted: u64,
+    /// Of the sent ones, those it died before taking.
     pub lost: u64,
-    /// Of those, the ones still on their way.
+    /// Of the sent ones, those still on their way.
     pub in_flight: u64,
     /// Loans that found no slot in time.
     pub no_slot: u64,
+    /// Filled slots that were not sent, for the link was closed, the metadata too long or the like.
+    pub refused: u64,
     /// Frames received from the worker.
     pub results: u64,
+    /// Frames that the worker took back before this side came to them, on live channels.
+    pub skipped: u64,
     /// Frames of the worker's in this side's hands.
     pub held: u64,
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 use frameport_mem::park::Until;
 use frameport_sys::{inherit, socket};
 use frameport_wire::PROTOCOL;
-use frameport_wire::control::{self, Decoder, Direction, Hello, ToHost, ToWorker, Welcome};
+use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker, Welcome};
 use frameport_wire::layout::SIZES;
 use frameport_wire::spec::Spec;
 
 use super::watch;
-use crate::channel::recv::RecvEnd;
-use crate::channel::send::SendEnd;
+use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
@@ -65,9 +64,8 @@ pub struct Link {
     state: Arc<LinkState>,
     control: Arc<OwnedFd>,
     ends: Ends,
-    ready: AtomicBool,
-    /// What comes in may go out in its own slot.
-    in_place: bool,
+    input: Option<Receiver>,
+    output: Option<Sender>,
     /// This worker's own code failed: the link does not end in order.
     failed: AtomicBool,
 }
@@ -97,28 +95,37 @@ impl Link {
         let ends = join(&state, &welcome, handles)?;
         let control = Arc::new(control);
         watch::start(&state, &control, decoder, welcome.group)?;
-        let pools = (ends.recv.as_ref().and_then(|end| end.pool()), ends.send.as_ref().map(|end| &end.pool));
-        let in_place = matches!(pools, (Some(input), Some(output)) if input.spec.same_memory(&output.spec));
-        let (ready, failed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { state, control, ends, ready, in_place, failed })
+        let to_host = Arc::clone(&control);
+        // A host that is gone ends the wait that follows.
+        state.on_first_use(Box::new(move || drop(say(&to_host, &ToHost::Ready))));
+        let (input, output) = (ends.receiver(None), ends.sender(None));
+        Ok(Self { state, control, ends, input, output, failed: AtomicBool::new(false) })
     }
 
-    fn receiver(&self) -> Result<&Arc<RecvEnd>, Error> {
-        self.be_ready();
-        self.ends.recv.as_ref().ok_or_else(|| Error::config("the host sends nothing to this worker"))
+    /// The sending end of the channel `name`, as its host named it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the channels there are.
+    pub fn sender(&self, name: &str) -> Result<Sender, Error> {
+        self.ends.sender(Some(name)).ok_or_else(|| self.ends.missing(self.name(), "outgoing", name))
     }
 
-    fn sender(&self) -> Result<&Arc<SendEnd>, Error> {
-        self.be_ready();
-        self.ends.send.as_ref().ok_or_else(|| Error::config("the host wants nothing back from this worker"))
+    /// The receiving end of the channel `name`, as its host named it.
+    ///
+    /// # Errors
+    /// As [`sender`](Self::sender).
+    pub fn receiver(&self, name: &str) -> Result<Receiver, Error> {
+        self.ends.receiver(Some(name)).ok_or_else(|| self.ends.missing(self.name(), "incoming", name))
     }
 
-    /// Tells the host once that this worker takes frames.
-    fn be_ready(&self) {
-        if !self.ready.load(Ordering::Relaxed) && !self.state.forked() && !self.ready.swap(true, Ordering::Relaxed) {
-            // A host that is gone ends the wait that follows.
-            let _ = say(&self.control, &ToHost::Ready);
-        }
+    /// The first channel to the host.
+    fn output(&self) -> Result<&Sender, Error> {
+        self.output.as_ref().ok_or_else(|| Error::config("the host wants nothing back from this worker"))
+    }
+
+    /// The first channel from the host.
+    fn input(&self) -> Result<&Receiver, Error> {
+        self.input.as_ref().ok_or_else(|| Error::config("the host sends nothing to this worker"))
     }
 
     /// The next frame, waiting for it.
@@ -126,7 +133,7 @@ impl Link {
     /// # Errors
     /// [`Error::LinkClosed`] when the host has closed or finished: leave the loop.
     pub fn recv(&self) -> Result<Frame, Error> {
-        self.recv_until(Until::forever())
+        self.input()?.recv()
     }
 
     /// The next frame, waiting no longer than `limit`.
@@ -134,15 +141,15 @@ impl Link {
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Timeout`].
     pub fn recv_timeout(&self, limit: Duration) -> Result<Frame, Error> {
-        self.recv_until(Until::after(limit))
+        self.input()?.recv_timeout(limit)
     }
 
     /// The next frame, waiting until `until` gives up.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Timeout`] or [`Error::Interrupted`].
-    pub fn recv_until(&self, mut until: Until<'_>) -> Result<Frame, Error> {
-        self.receiver()?.recv(&mut until)
+    pub fn recv_until(&self, until: Until<'_>) -> Result<Frame, Error> {
+        self.input()?.recv_until(until)
     }
 
     /// The next frame, if one is there.
@@ -150,7 +157,7 @@ impl Link {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<Frame>, Error> {
-        self.receiver()?.try_recv()
+        self.input()?.try_recv()
     }
 
     /// A slot of the return pool, waiting for one.
@@ -158,15 +165,15 @@ impl Link {
     /// # Errors
     /// [`Error::LinkClosed`] when the host has closed.
     pub fn loan(&self) -> Result<FrameMut, Error> {
-        self.loan_until(Until::forever())
+        self.output()?.loan()
     }
 
     /// A slot of the return pool, waiting until `until` gives up.
     ///
     /// # Errors
     /// As [`loan`](Self::loan), and [`Error::PoolExhausted`] or [`Error::Interrupted`].
-    pub fn loan_until(&self, mut until: Until<'_>) -> Result<FrameMut, Error> {
-        self.sender()?.loan(&mut until)
+    pub fn loan_until(&self, until: Until<'_>) -> Result<FrameMut, Error> {
+        self.output()?.loan_until(until)
     }
 
     /// A slot of the return pool, if one is free now.
@@ -174,7 +181,7 @@ impl Link {
     /// # Errors
     /// [`Error::LinkClosed`] when the host has closed.
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
-        self.sender()?.try_loan()
+        self.output()?.loan_if_free()
     }
 
     /// A slot of the return pool that carries the sequence number and times of `frame`, waiting for one.
@@ -190,22 +197,18 @@ impl Link {
     /// # Errors
     /// As [`loan_until`](Self::loan_until).
     pub fn reply_until(&self, frame: &Frame, until: Until<'_>) -> Result<FrameMut, Error> {
-        let mut reply = self.loan_until(until)?;
-        reply.stamp = frame.stamp();
-        Ok(reply)
+        self.output()?.reply_until(frame, until)
     }
 
-    /// Sends a filled slot and returns the frame's number.
+    /// Sends a filled slot, over the channel it was loaned from, and returns the frame's number.
     ///
     /// # Errors
     /// [`Error::LinkClosed`], [`Error::MetaTooLong`]. The frame is gone either way.
     pub fn send(&self, frame: FrameMut) -> Result<u64, Error> {
-        self.sender()?.send(frame)
+        self.ends.send_out(&self.state, frame)
     }
 
-    /// Sends the very slot of `frame` back, edited in place, without copying a byte. While a view of the frame is still
-    /// alive ([`Frame::is_viewed`]) its pixels must not change hands: the frame is then copied into the return pool,
-    /// and counted.
+    /// Sends the very slot of `frame` back: see [`Sender::send_back_until`].
     ///
     /// # Errors
     /// [`Error::Format`] when what comes in is not what goes out; [`Error::LinkClosed`].
@@ -218,41 +221,13 @@ impl Link {
     /// # Errors
     /// As [`send_back`](Self::send_back) and [`loan_until`](Self::loan_until).
     pub fn send_back_until(&self, frame: Frame, until: Until<'_>) -> Result<(), Error> {
-        self.state.check_fork()?;
-        let (sender, receiver) = (self.sender()?, self.receiver()?);
-        let (input, output) = (frame.spec(), &sender.pool.spec);
-        let Some(pool) = receiver.pool().filter(|_| frame.is_from(receiver)) else {
-            return Err(Error::Format { what: "this frame came from another link".to_owned() });
-        };
-        if !self.in_place {
-            let what =
-                format!("a frame of {input} cannot go back in place on a channel of {output}: fill a reply instead");
-            return Err(Error::Format { what });
-        }
-        if frame.is_viewed() {
-            let mut reply = self.reply_until(&frame, until)?;
-            let payload = frame.payload();
-            reply.set_len(payload.len())?;
-            if !reply.payload().copy_from_bytes(payload) {
-                return Err(Error::Format { what: format!("a frame of {input} does not fit a slot of {output}") });
-            }
-            reply.set_meta_bytes(frame.own_meta());
-            sender.count_copy();
-            return sender.send(reply).map(|_| ());
-        }
-        self.state.check()?;
-        // While the frame still is one: on an error its slot is released.
-        sender.check_meta(&frame)?;
-        match frame.into_parts() {
-            Some((descriptor, meta)) => sender.send_back(pool, descriptor, &meta),
-            None => Ok(()),
-        }
+        self.output()?.send_back_until(frame, until)
     }
 
     /// Replies that had to be copied because a view of the frame was alive.
     #[must_use]
     pub fn copied(&self) -> u64 {
-        self.ends.send.as_ref().map_or(0, |end| end.copied())
+        self.ends.send.iter().map(|end| end.copied()).sum()
     }
 
     /// This worker's name at its host.
@@ -261,22 +236,22 @@ impl Link {
         self.state.name()
     }
 
-    /// What comes in.
+    /// What comes in on the first channel.
     #[must_use]
     pub fn input_spec(&self) -> Option<&Spec> {
-        self.ends.recv.as_ref()?.pool().map(|pool| &pool.spec)
+        self.input.as_ref().map(Receiver::spec)
     }
 
-    /// What goes out.
+    /// What goes out on the first channel.
     #[must_use]
     pub fn output_spec(&self) -> Option<&Spec> {
-        self.ends.send.as_ref().map(|end| &end.pool.spec)
+        self.output.as_ref().map(Sender::spec)
     }
 
     /// Whether the link is over: closed by either side, finished by the host, or the host is gone.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let finished = || self.ends.recv.as_ref().is_some_and(|end| end.is_finished());
+        let finished = || !self.ends.recv.is_empty() && self.ends.recv.iter().all(|end| end.is_finished());
         self.state.end().is_some() || (!self.state.forked() && finished())
     }
 
@@ -296,7 +271,7 @@ impl Link {
         if self.state.forked() {
             return;
         }
-        self.close_sender();
+        self.close_senders();
         if self.state.finish(End::Closed) {
             self.say_bye();
         }
@@ -313,11 +288,9 @@ impl Link {
     }
 
     /// A failed worker's results have no orderly end: its host learns of the failure instead.
-    fn close_sender(&self) {
-        if let Some(send) = &self.ends.send
-            && !self.failed.load(Ordering::Relaxed)
-        {
-            send.close();
+    fn close_senders(&self) {
+        if !self.failed.load(Ordering::Relaxed) {
+            self.ends.send.iter().for_each(|end| end.close());
         }
     }
 
@@ -336,7 +309,7 @@ impl Drop for Link {
         if std::thread::panicking() && !self.failed.load(Ordering::Relaxed) {
             self.fail("a thread of the worker panicked");
         }
-        self.close_sender();
+        self.close_senders();
         // Also after the host said to stop: leaving in order is worth saying.
         self.state.finish(End::Closed);
         self.say_bye();
@@ -379,10 +352,7 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Res
             welcome.protocol
         )));
     }
-    let twice = [Direction::In, Direction::Out]
-        .iter()
-        .any(|&direction| welcome.channels.iter().filter(|channel| channel.direction == direction).count() > 1);
-    if promised != came || twice {
+    if promised != came {
         return Err(broken(format!("the welcome has {} channels and {came} handles", welcome.channels.len())));
     }
     let mut handles = handles.into_iter();
@@ -394,6 +364,7 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Res
         pools.push(Arc::new(pool));
     }
     let peer = "the host".to_owned();
-    let terms = Terms { side: Side::Worker, channels: &welcome.channels, pools: &pools, wait: welcome.wait, peer };
+    let (channels, wait) = (&welcome.channels, welcome.wait);
+    let terms = Terms { side: Side::Worker, channels, pools: &pools, wait, peer, deadline: None };
     link::connect(state, &control, &terms)
 }
