@@ -10,12 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::is_link_closed;
-use crate::link::Link;
 use crate::meta;
 use crate::pixels::Pixels;
+use crate::port::Owned;
 use crate::source::Source;
 use crate::spec::Spec;
-use crate::worker::Worker;
 
 /// A received frame: its pixels stay as they are for as long as it or a view of it lives.
 #[pyclass(frozen, extends = Pixels, module = "frameport")]
@@ -200,23 +199,16 @@ impl Frame {
     }
 }
 
-/// Who the frames of a loop come from.
-#[derive(Debug)]
-pub(crate) enum Origin {
-    Link(Py<Link>),
-    Worker(Py<Worker>),
-}
-
 /// A loop over received frames: each step gives up the loop's hold on the frame before.
 #[pyclass(frozen, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Frames {
-    origin: Origin,
+    origin: Owned,
     last: Mutex<Option<Py<Frame>>>,
 }
 
 impl Frames {
-    pub(crate) fn new(origin: Origin) -> Self {
+    pub(crate) fn new(origin: Owned) -> Self {
         Self { origin, last: Mutex::new(None) }
     }
 
@@ -235,11 +227,7 @@ impl Frames {
         if let Some(before) = self.put(None) {
             Frame::give_up(before.bind(py));
         }
-        let received = match &self.origin {
-            Origin::Link(link) => link.get().receive(py, None),
-            Origin::Worker(worker) => worker.get().receive(py, None),
-        };
-        match received {
+        match self.origin.port.receive(py, None) {
             Ok(frame) => {
                 self.put(Some(frame.clone_ref(py)));
                 Ok(frame)

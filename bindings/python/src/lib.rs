@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod channel;
 mod error;
 mod export;
 mod frame;
@@ -17,6 +18,7 @@ mod link;
 mod loan;
 mod meta;
 mod pixels;
+mod port;
 mod raw;
 mod source;
 mod spec;
@@ -30,6 +32,8 @@ mod _native {
 
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::channel::{Channel, ChannelStats};
     #[pymodule_export]
     use crate::frame::{Frame, Frames};
     #[pymodule_export]

@@ -4,15 +4,17 @@
 //! wait looks once before it lets go of the interpreter lock.
 
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::error::{exception, is_link_closed, seconds, to_py};
-use crate::frame::{Frame, Frames, Origin};
-use crate::loan::{Lender, Loan, send};
+use crate::channel::Channel;
+use crate::error::{exception, is_link_closed, to_py};
+use crate::frame::{Frame, Frames};
+use crate::loan::Loan;
+use crate::port::{Owned, Port};
 use crate::spec::Spec;
-use crate::wait::{Patience, wait};
 
 /// A worker's link with the host that started it; may be used from any thread.
 #[pyclass(frozen, weakref, module = "frameport")]
@@ -20,9 +22,7 @@ use crate::wait::{Patience, wait};
 pub(crate) struct Link {
     /// Never dropped: that would tell the host that all went well, which only the exit status of this process can.
     core: ManuallyDrop<frameport::Link>,
-    input: Option<Py<Spec>>,
-    output: Option<Py<Spec>>,
-    patience: Patience,
+    ports: Vec<Arc<Port>>,
 }
 
 /// Connects to the host that started this process: once, at start-up.
@@ -34,50 +34,28 @@ pub(crate) fn connect(py: Python<'_>, output: Option<Py<Spec>>) -> PyResult<Link
     if let Some(output) = &output {
         builder = builder.output(&output.get().core);
     }
-    let core = py.detach(|| builder.connect()).map_err(|error| to_py(py, &error))?;
-    let shown = |spec: Option<&frameport::spec::Spec>| spec.map(|spec| Py::new(py, Spec::of(py, spec)?)).transpose();
-    let (input, output) = (shown(core.input_spec())?, shown(core.output_spec())?);
-    Ok(Link { core: ManuallyDrop::new(core), input, output, patience: Patience::default() })
+    let core = ManuallyDrop::new(py.detach(|| builder.connect()).map_err(|error| to_py(py, &error))?);
+    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, true));
+    let sent = core.senders().map(|sender| Port::sending(py, sender, true));
+    let ports = received.chain(sent).collect::<PyResult<_>>()?;
+    Ok(Link { core, ports })
 }
 
 impl Link {
-    pub(crate) fn core(&self) -> &frameport::Link {
-        &self.core
+    fn port(slf: &Bound<'_, Self>, sends: bool) -> PyResult<Owned> {
+        let port = slf.get().first(slf.py(), sends)?;
+        Ok(Owned { port: Arc::clone(port), owner: slf.clone().into_any().unbind() })
     }
 
-    /// The next frame, waiting for it.
-    pub(crate) fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        let frame = match self.patience.look(py, || self.core.try_recv())? {
-            Some(frame) => frame,
-            None => {
-                let limit = seconds("timeout", timeout)?;
-                wait(py, limit, |until| self.core.recv_until(until))?
-            }
-        };
-        self.show(py, frame)
-    }
-
-    fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {
-        match &self.input {
-            Some(spec) => Frame::make(py, frame, spec.clone_ref(py)),
-            None => Err(exception(py, "ConfigError", "the host sends nothing to this worker")),
-        }
-    }
-
-    fn lend(slf: &Bound<'_, Self>, timeout: Option<f64>, stamp: Option<crate::frame::Stamp>) -> PyResult<Py<Loan>> {
-        let (py, this) = (slf.py(), slf.get());
-        let loan = match this.core.loan_if_free() {
-            Ok(Some(loan)) => loan,
-            Ok(None) => {
-                let limit = seconds("timeout", timeout)?;
-                wait(py, limit, |until| this.core.loan_until(until))?
-            }
-            Err(error) => return Err(to_py(py, &error)),
-        };
-        let Some(spec) = &this.output else {
-            return Err(exception(py, "ConfigError", "the host wants nothing back from this worker"));
-        };
-        Loan::make(py, loan, spec.clone_ref(py), Lender::Link(slf.clone().unbind()), stamp)
+    fn first(&self, py: Python<'_>, sends: bool) -> PyResult<&Arc<Port>> {
+        self.ports.iter().find(|port| port.sends() == sends).ok_or_else(|| {
+            let what = if sends {
+                "the host wants nothing back from this worker"
+            } else {
+                "the host sends nothing to this worker"
+            };
+            exception(py, "ConfigError", what)
+        })
     }
 }
 
@@ -86,45 +64,51 @@ impl Link {
     /// The next frame. `timeout` in seconds, None for ever; LinkClosed when the host has closed.
     #[pyo3(signature = (timeout=None))]
     fn recv(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        self.receive(py, timeout)
+        self.first(py, false)?.receive(py, timeout)
     }
 
     /// The next frame, or None if none is there now.
     fn try_recv(&self, py: Python<'_>) -> PyResult<Option<Py<Frame>>> {
-        let frame = self.core.try_recv().map_err(|error| to_py(py, &error))?;
-        frame.map(|frame| self.show(py, frame)).transpose()
+        self.first(py, false)?.try_receive(py)
     }
 
     /// A loop over the frames that ends when the host closes.
-    fn __iter__(slf: Bound<'_, Self>) -> Frames {
-        Frames::new(Origin::Link(slf.unbind()))
+    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<Frames> {
+        Self::port(slf, false).map(Frames::new)
     }
 
     /// A slot of the return pool, waiting for one: `with link.loan() as out: ...` sends it.
     #[pyo3(signature = (timeout=None))]
     fn loan(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<Loan>> {
-        Self::lend(slf, timeout, None)
+        Self::port(slf, true)?.lend(slf.py(), timeout, None)
     }
 
     /// A slot of the return pool that carries the number and times of `frame`: `with link.reply(frame) as out: ...`
     /// sends it.
     #[pyo3(signature = (frame, timeout=None))]
     fn reply(slf: &Bound<'_, Self>, frame: &Bound<'_, Frame>, timeout: Option<f64>) -> PyResult<Py<Loan>> {
-        Self::lend(slf, timeout, Some(frame.get().stamp))
+        Self::port(slf, true)?.lend(slf.py(), timeout, Some(frame.get().stamp))
     }
 
     /// Sends a loan, or an array by way of one, and returns the frame's number.
     fn send(slf: &Bound<'_, Self>, frame: &Bound<'_, PyAny>) -> PyResult<u64> {
-        send(slf.as_any(), frame, || Self::lend(slf, None, None))
+        Self::port(slf, true)?.send(frame)
     }
 
     /// Sends the very slot of a received frame back, edited in place. While a view of it is alive it is copied instead.
     fn send_back(&self, py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<()> {
-        let core = Frame::take(frame)?;
-        if core.is_viewed() {
-            return wait(py, None, |until| self.core.send_back_until(core, until));
-        }
-        self.core.send_back(core).map_err(|error| to_py(py, &error))
+        self.first(py, true)?.send_back(frame)
+    }
+
+    /// One channel by its name, where there are more than one in a direction.
+    fn channel(slf: &Bound<'_, Self>, name: &str) -> PyResult<Channel> {
+        Channel::named(&slf.get().ports, name, slf.as_any())
+    }
+
+    /// The names of the channels.
+    #[getter]
+    fn channels(&self) -> Vec<&str> {
+        self.ports.iter().map(|port| port.name()).collect()
     }
 
     /// Tells the host in one line why this worker is about to exit.
@@ -152,13 +136,13 @@ impl Link {
     /// What comes in; None if nothing does.
     #[getter]
     fn input_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.input.as_ref().map(|spec| spec.clone_ref(py))
+        self.first(py, false).ok()?.spec(py)
     }
 
     /// What goes out; None if nothing does.
     #[getter]
     fn output_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.output.as_ref().map(|spec| spec.clone_ref(py))
+        self.first(py, true).ok()?.spec(py)
     }
 
     /// Replies in place that had to be copied because a view of the frame was alive.

@@ -11,25 +11,17 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Stamp};
-use crate::link::Link;
 use crate::meta;
 use crate::pixels::{Pixels, buffer_of};
+use crate::port::Owned;
 use crate::source::{Refused, Source};
 use crate::spec::Spec;
-use crate::worker::Worker;
-
-/// Who lent the slot and will send it.
-#[derive(Debug)]
-pub(crate) enum Lender {
-    Link(Py<Link>),
-    Worker(Py<Worker>),
-}
 
 /// A slot to fill, this side's alone until it is sent: `with worker.loan() as frame: ...`.
 #[pyclass(frozen, extends = Pixels, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Loan {
-    lender: Lender,
+    lender: Owned,
     stamp: Mutex<Fields>,
     meta: Mutex<Option<Py<PyDict>>>,
 }
@@ -48,7 +40,7 @@ impl Loan {
         py: Python<'_>,
         loan: frameport::FrameMut,
         spec: Py<Spec>,
-        lender: Lender,
+        lender: Owned,
         stamp: Option<Stamp>,
     ) -> PyResult<Py<Self>> {
         let copied = stamp.map(|Stamp { seq, timestamp_ns, pts, duration }| Fields {
@@ -90,21 +82,9 @@ impl Loan {
         if let Some(encoded) = encoded {
             loan.set_meta_bytes(encoded);
         }
-        let sent = match &this.lender {
-            Lender::Link(link) => link.get().core().send(loan),
-            Lender::Worker(worker) => worker.get().core().send(loan),
-        };
-        let seq = sent.map_err(|error| to_py(py, &error))?;
+        let seq = this.lender.port.sender(py)?.send(loan).map_err(|error| to_py(py, &error))?;
         this.fields().seq = Some(seq);
         Ok(seq)
-    }
-
-    /// Whether `link` or `worker` lent it.
-    pub(crate) fn is_from(&self, lender: &Bound<'_, PyAny>) -> bool {
-        match &self.lender {
-            Lender::Link(link) => link.is(lender),
-            Lender::Worker(worker) => worker.is(lender),
-        }
     }
 
     fn drop_it(slf: &Bound<'_, Self>) {
@@ -115,13 +95,13 @@ impl Loan {
 
 /// Sends a loan, or an array by way of one.
 pub(crate) fn send(
-    lender: &Bound<'_, PyAny>,
+    lender: &Owned,
     value: &Bound<'_, PyAny>,
     loan: impl FnOnce() -> PyResult<Py<Loan>>,
 ) -> PyResult<u64> {
-    let py = lender.py();
+    let py = value.py();
     if let Ok(ready) = value.cast::<Loan>() {
-        if !ready.get().is_from(lender) {
+        if !ready.get().lender.port.sender(py)?.same_link(lender.port.sender(py)?) {
             return Err(exception(py, "FormatError", "this loan came from another link: send it there"));
         }
         return Loan::commit(ready);
@@ -265,7 +245,7 @@ impl Loan {
         let open = matches!(&*slf.as_super().get().source(), Source::Loaned(_));
         match if open { Self::commit(slf) } else { Ok(0) } {
             // A host that has closed wants no answer any more: the worker's loop ends by itself.
-            Err(error) if matches!(slf.get().lender, Lender::Link(_)) && is_link_closed(slf.py(), &error) => Ok(()),
+            Err(error) if slf.get().lender.port.of_worker && is_link_closed(slf.py(), &error) => Ok(()),
             sent => sent.map(drop),
         }
     }

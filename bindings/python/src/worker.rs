@@ -6,26 +6,26 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use frameport::{Delivery, Isolation, WaitStrategy};
+use frameport::{Isolation, WaitStrategy};
 use pyo3::prelude::*;
 
+use crate::channel::Channel;
 use crate::error::{codes, exception, seconds, to_py};
-use crate::frame::{Frame, Frames, Origin};
-use crate::loan::{Lender, Loan, send};
+use crate::frame::{Frame, Frames};
+use crate::loan::Loan;
+use crate::port::{Owned, Port, delivery_of};
 use crate::spec::Spec;
-use crate::wait::{Patience, wait};
+use crate::wait::wait;
 
 /// A process this one started, and the frames that travel to it and back; may be used from any thread.
 #[pyclass(frozen, weakref, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Worker {
     core: frameport::Worker,
-    deadline: Duration,
-    input: Option<Py<Spec>>,
-    output: Option<Py<Spec>>,
-    patience: Patience,
+    ports: Vec<Arc<Port>>,
 }
 
 /// What `frameport.spawn()` has made of its arguments.
@@ -33,7 +33,6 @@ pub(crate) struct Worker {
 #[pyo3(from_item_all)]
 pub(crate) struct Options {
     slots: u32,
-    delivery: String,
     name: Option<String>,
     cwd: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
@@ -48,13 +47,16 @@ pub(crate) struct Options {
     inherit_stderr: bool,
 }
 
+/// A channel as `frameport.spawn()` wants it: its name, whether this side sends, its spec and delivery.
+#[derive(FromPyObject)]
+pub(crate) struct Wanted(String, bool, Py<Spec>, Py<PyAny>);
+
 /// Starts a worker; `frameport.spawn()` is the way to call it.
 #[pyfunction]
 pub(crate) fn spawn(
     py: Python<'_>,
     command: Vec<OsString>,
-    input: Option<Py<Spec>>,
-    output: Option<Py<Spec>>,
+    channels: Vec<Wanted>,
     options: Options,
 ) -> PyResult<Worker> {
     let one_of = |what: &str, value: &str, known: &[&str]| {
@@ -63,10 +65,6 @@ pub(crate) fn spawn(
     };
     let (Some(program), arguments) = (command.first(), command.get(1..).unwrap_or_default()) else {
         return Err(exception(py, "ConfigError", "the command is empty"));
-    };
-    let delivery = match options.delivery.as_str() {
-        "lossless" => Delivery::Lossless,
-        other => return Err(one_of("delivery", other, &["lossless"])),
     };
     let strategy = match options.wait.as_str() {
         "adaptive" => WaitStrategy::Adaptive,
@@ -106,62 +104,35 @@ pub(crate) fn spawn(
     if options.inherit_stderr {
         builder = builder.inherit_stderr();
     }
-    if let Some(input) = &input {
-        builder = builder.input("in", &input.get().core, delivery);
-    }
-    if let Some(output) = &output {
-        builder = builder.output("out", &output.get().core, delivery);
+    for Wanted(name, sends, spec, delivery) in &channels {
+        let (spec, delivery) = (&spec.get().core, delivery_of(delivery.bind(py))?);
+        builder = if *sends { builder.input(name, spec, delivery) } else { builder.output(name, spec, delivery) };
     }
     let core = wait(py, None, |until| builder.spawn_until(until))?;
-    // The worker may have stated another output.
-    let stated = core.output_spec().map(|spec| Py::new(py, Spec::of(py, spec)?)).transpose()?;
-    Ok(Worker { core, deadline, input, output: stated, patience: Patience::default() })
+    let sent = core.senders().map(|sender| Port::sending(py, sender, false));
+    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, false));
+    let ports = sent.chain(received).collect::<PyResult<_>>()?;
+    Ok(Worker { core, ports })
 }
 
 /// Longer than any process lives, and short of what a clock can add.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 impl Worker {
-    pub(crate) fn core(&self) -> &frameport::Worker {
-        &self.core
+    fn port(slf: &Bound<'_, Self>, sends: bool) -> PyResult<Owned> {
+        let port = slf.get().first(slf.py(), sends)?;
+        Ok(Owned { port: Arc::clone(port), owner: slf.clone().into_any().unbind() })
     }
 
-    /// The worker's next frame, waiting for it.
-    pub(crate) fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        let frame = match self.patience.look(py, || self.core.try_recv())? {
-            Some(frame) => frame,
-            None => {
-                let limit = seconds("timeout", timeout)?;
-                wait(py, limit, |until| self.core.recv_until(until))?
-            }
-        };
-        self.show(py, frame)
-    }
-
-    fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {
-        // A reply in place is a slot of the input pool, and has its spec.
-        let of_output = self.core.output_spec().is_some_and(|spec| std::ptr::eq(spec, frame.spec()));
-        let spec = if of_output { &self.output } else { &self.input };
-        match spec {
-            Some(spec) => Frame::make(py, frame, spec.clone_ref(py)),
-            None => Err(exception(py, "ConfigError", "this worker sends nothing back")),
-        }
-    }
-
-    fn lend(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<Loan>> {
-        let (py, this) = (slf.py(), slf.get());
-        let loan = match this.core.loan_if_free() {
-            Ok(Some(loan)) => loan,
-            Ok(None) => {
-                let limit = seconds("timeout", timeout)?.unwrap_or(this.deadline);
-                wait(py, Some(limit), |until| this.core.loan_until(until))?
-            }
-            Err(error) => return Err(to_py(py, &error)),
-        };
-        let Some(spec) = &this.input else {
-            return Err(exception(py, "ConfigError", "this worker has no input channel: give spawn() an input spec"));
-        };
-        Loan::make(py, loan, spec.clone_ref(py), Lender::Worker(slf.clone().unbind()), None)
+    fn first(&self, py: Python<'_>, sends: bool) -> PyResult<&Arc<Port>> {
+        self.ports.iter().find(|port| port.sends() == sends).ok_or_else(|| {
+            let what = if sends {
+                "no input channel: give spawn() an input spec"
+            } else {
+                "no output channel: give spawn() an output spec"
+            };
+            exception(py, "ConfigError", &format!("worker '{}' has {what}", self.core.name()))
+        })
     }
 }
 
@@ -176,34 +147,45 @@ impl Drop for Worker {
 
 #[pymethods]
 impl Worker {
-    /// A slot to fill: `with worker.loan() as frame: ...` sends it. Waits for one up to `timeout` seconds, `deadline`
-    /// of `spawn()` unless given; PoolExhausted names who has the slots.
+    /// A slot to fill: `with worker.loan() as frame: ...` sends it. On a lossless channel it waits for one up to `timeout`
+    /// seconds, `deadline` of `spawn()` unless given; on a live one it takes that of the oldest frame not received.
+    /// PoolExhausted names who has the slots.
     #[pyo3(signature = (timeout=None))]
     fn loan(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<Loan>> {
-        Self::lend(slf, timeout)
+        Self::port(slf, true)?.lend(slf.py(), timeout, None)
     }
 
     /// Sends a loan, or an array by way of one, and returns the frame's number.
     fn send(slf: &Bound<'_, Self>, frame: &Bound<'_, PyAny>) -> PyResult<u64> {
-        send(slf.as_any(), frame, || Self::lend(slf, None))
+        Self::port(slf, true)?.send(frame)
     }
 
     /// The worker's next frame. `timeout` in seconds, None for ever; LinkClosed when the worker has finished,
     /// WorkerDied when it is dead.
     #[pyo3(signature = (timeout=None))]
     fn recv(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
-        self.receive(py, timeout)
+        self.first(py, false)?.receive(py, timeout)
     }
 
     /// The worker's next frame, or None if none is there now.
     fn try_recv(&self, py: Python<'_>) -> PyResult<Option<Py<Frame>>> {
-        let frame = self.core.try_recv().map_err(|error| to_py(py, &error))?;
-        frame.map(|frame| self.show(py, frame)).transpose()
+        self.first(py, false)?.try_receive(py)
     }
 
     /// A loop over what the worker sends, which ends when it has finished: call `finish()` when all is sent.
-    fn __iter__(slf: Bound<'_, Self>) -> Frames {
-        Frames::new(Origin::Worker(slf.unbind()))
+    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<Frames> {
+        Self::port(slf, false).map(Frames::new)
+    }
+
+    /// One channel by its name, where there are more than one in a direction.
+    fn channel(slf: &Bound<'_, Self>, name: &str) -> PyResult<Channel> {
+        Channel::named(&slf.get().ports, name, slf.as_any())
+    }
+
+    /// The names of the channels.
+    #[getter]
+    fn channels(&self) -> Vec<&str> {
+        self.ports.iter().map(|port| port.name()).collect()
     }
 
     /// Says that no frame will follow: the worker's loop ends after those sent before, and so does a loop over what it
@@ -261,13 +243,13 @@ impl Worker {
     /// What goes to the worker; None if nothing does.
     #[getter]
     fn input_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.input.as_ref().map(|spec| spec.clone_ref(py))
+        self.first(py, true).ok()?.spec(py)
     }
 
     /// What comes back, as asked for or as the worker stated; None if nothing does.
     #[getter]
     fn output_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.output.as_ref().map(|spec| spec.clone_ref(py))
+        self.first(py, false).ok()?.spec(py)
     }
 
     /// How far the worker is kept from other processes: "none", "host-hidden" or "scoped".
@@ -287,10 +269,9 @@ impl Worker {
         self.core.holders().into_iter().map(SlotHolder::from).collect()
     }
 
-    /// The link's counters.
+    /// The link's counters, those of all its channels together; `channel(name).stats()` tells them apart.
     fn stats(&self) -> Stats {
-        let frameport::Stats { sent, received, lost, in_flight, no_slot, results, held, .. } = self.core.stats();
-        Stats { sent, received, lost, in_flight, no_slot, results, held }
+        Stats::from(self.core.stats())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -320,24 +301,52 @@ impl Worker {
     }
 }
 
-/// Counters of one link. At every moment `sent == received + lost + in_flight`.
+/// Counters of one link. `offered == received + retracted + no_slot + refused + lost + in_flight` at every moment.
 #[pyclass(frozen, get_all, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Stats {
-    /// Frames sent to the worker.
+    /// Frames that were to be sent to the worker.
+    offered: u64,
+    /// Of those, the ones sent.
     sent: u64,
-    /// Of those, the ones it took.
+    /// Of the sent ones, those it took.
     received: u64,
-    /// Of those, the ones it died before taking.
+    /// Of the sent ones, those taken back before it took them, on live channels.
+    retracted: u64,
+    /// Of the sent ones, those it died before taking.
     lost: u64,
-    /// Of those, the ones still on their way.
+    /// Of the sent ones, those still on their way.
     in_flight: u64,
     /// Loans that found no slot in time.
     no_slot: u64,
+    /// Filled slots that were not sent.
+    refused: u64,
     /// Frames received from the worker.
     results: u64,
+    /// Frames that the worker took back before this side came to them, on live channels.
+    skipped: u64,
     /// Frames of the worker's in this side's hands.
     held: u64,
+}
+
+impl From<frameport::Stats> for Stats {
+    fn from(stats: frameport::Stats) -> Self {
+        let frameport::Stats {
+            offered,
+            sent,
+            received,
+            retracted,
+            lost,
+            in_flight,
+            no_slot,
+            refused,
+            results,
+            skipped,
+            held,
+            ..
+        } = stats;
+        Self { offered, sent, received, retracted, lost, in_flight, no_slot, refused, results, skipped, held }
+    }
 }
 
 #[pymethods]

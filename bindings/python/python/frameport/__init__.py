@@ -19,9 +19,11 @@ Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.a
 `from_dlpack(frame)` are views that keep the frame's slot for as long as they live.
 """
 
-from ._host import spawn
+from ._host import Delivery, newest, spawn
 from ._loop import DROP, Drop, main, worker
 from ._native import (
+    Channel,
+    ChannelStats,
     Frame,
     Frames,
     Link,
@@ -61,7 +63,10 @@ from .exceptions import (
 
 __all__ = [
     "DROP",
+    "Channel",
+    "ChannelStats",
     "ConfigError",
+    "Delivery",
     "Drop",
     "ForkedError",
     "FormatError",
@@ -95,6 +100,7 @@ __all__ = [
     "__version__",
     "connect",
     "main",
+    "newest",
     "now",
     "spawn",
     "worker",

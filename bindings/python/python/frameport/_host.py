@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import EllipsisType
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from . import _native
 from ._native import Spec, Worker
@@ -13,13 +14,27 @@ from ._native import Spec, Worker
 SAME_AS_INPUT: Final = ...
 
 
+@dataclass(frozen=True)
+class newest:  # noqa: N801  (reads like the words "lossless" and "latest" beside it)
+    """The delivery that keeps the newest `depth` frames: the sender takes back older ones nobody has received."""
+
+    depth: int
+
+
+Delivery: TypeAlias = Literal["lossless", "latest"] | newest
+"""What a channel does when its receiver is slower than its sender."""
+
+Channels: TypeAlias = Spec | Mapping[str, Spec | tuple[Spec, Delivery]]
+"""One channel, or several by their names, each with a delivery of its own if it is to have one."""
+
+
 def spawn(
     command: Sequence[str | os.PathLike[str]] | os.PathLike[str],
-    input: Spec | None = None,
-    output: Spec | EllipsisType | None = SAME_AS_INPUT,
+    input: Channels | None = None,
+    output: Channels | EllipsisType | None = SAME_AS_INPUT,
     *,
     slots: int = 4,
-    delivery: Literal["lossless"] = "lossless",
+    delivery: Delivery = "lossless",
     name: str | None = None,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -36,9 +51,14 @@ def spawn(
     """Starts a worker and waits until it is ready for its first frame.
 
     command: the program and its arguments, as for `subprocess`; no shell.
-    input: what goes to the worker; None for nothing.
-    output: what comes back, the same as the input unless given; None for nothing. The worker may state another.
+    input: what goes to the worker; None for nothing; for several channels a dict of their names,
+        `{"left": spec, "right": spec, "gps": (fp.Spec.bytes(4096), "latest")}`: see `Worker.channel`.
+    output: what comes back, the same as the (first) input unless given; None for nothing; several as above. The worker may
+        state another spec for the first.
     slots: frames each pool has room for.
+    delivery: what a channel to the worker does when the worker is slower than this side. "lossless": every frame arrives,
+        a loan waits for a slot; "latest" or `newest(n)`: the newest frames only, nothing waits. What comes back is
+        lossless unless its channel says otherwise.
     name: the worker's name in messages; the program's unless given.
     env: variables set beside those of this process.
     ready_timeout: seconds the worker may take to its first `recv`.
@@ -57,7 +77,6 @@ def spawn(
         raise TypeError(f"command is {command!r}, must be a list such as ['python', 'worker.py']")
     options = {
         "slots": slots,
-        "delivery": delivery,
         "name": name,
         "cwd": None if cwd is None else os.fspath(cwd),
         "env": list((env or {}).items()),
@@ -72,4 +91,19 @@ def spawn(
         "inherit_stderr": inherit_stderr,
     }
     arguments = [os.fsdecode(argument) for argument in command]
-    return _native.spawn(arguments, input, input if output is SAME_AS_INPUT else output, options)
+    sent = _channels("in", input, delivery)
+    if output is SAME_AS_INPUT:
+        output = sent[0][1] if sent else None
+    received = _channels("out", output, "lossless")
+    wanted = [(name, True, spec, how) for name, spec, how in sent]
+    wanted += [(name, False, spec, how) for name, spec, how in received]
+    return _native.spawn(arguments, wanted, options)
+
+
+def _channels(name: str, wanted: Channels | None, delivery: Delivery) -> list[tuple[str, Spec, Delivery]]:
+    """Each channel's name, spec and delivery."""
+    if wanted is None:
+        return []
+    if isinstance(wanted, Spec):
+        return [(name, wanted, delivery)]
+    return [(key, *(value if isinstance(value, tuple) else (value, delivery))) for key, value in wanted.items()]

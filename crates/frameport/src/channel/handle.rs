@@ -145,6 +145,32 @@ impl Sender {
         self.end.send(reply).map(|_| ())
     }
 
+    /// Sends the very slot of `frame` back, waiting for one of this channel's own should it have to copy.
+    ///
+    /// # Errors
+    /// As [`send_back_until`](Self::send_back_until).
+    pub fn send_back(&self, frame: Frame) -> Result<(), Error> {
+        self.send_back_until(frame, Until::forever())
+    }
+
+    /// Whether a frame's own slot can go back here.
+    #[must_use]
+    pub fn returns(&self, frame: &Frame) -> bool {
+        frame.is_of_link(&self.end.state) && self.end.in_place(frame.pool_id()).is_some()
+    }
+
+    /// Whether both belong to the same link.
+    #[must_use]
+    pub fn same_link(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.end.state, &other.end.state)
+    }
+
+    /// How long [`loan`](Self::loan) waits on a lossless channel; `None` for ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.end.deadline()
+    }
+
     /// Says that no frame will follow: the receiver goes on to the last one sent, and is told then.
     pub fn finish(&self) {
         self.end.close();
@@ -193,6 +219,11 @@ impl Receiver {
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.end.pool.spec
+    }
+
+    /// What may be received here: what travels, then, at a host, what it sends and may get back in place.
+    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
+        self.end.specs()
     }
 
     /// What happens when this side is slower.

@@ -13,6 +13,7 @@ use frameport_mem::ring;
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, released, slot_bit, taken, ticket};
+use frameport_wire::spec::Spec;
 
 use super::send::SendEnd;
 use super::state::{End, LinkState};
@@ -101,6 +102,11 @@ impl RecvEnd {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The specs of its sources.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = &Spec> {
+        self.sources.iter().map(|source| &source.pool.spec)
     }
 
     pub(crate) fn source(&self, index: usize) -> Option<&Source> {

@@ -59,6 +59,12 @@ impl Frame {
         self.hold.end.source(self.hold.source).map(|source| source.pool.as_ref())
     }
 
+    /// Which of its receiver's specs it is: the place in [`crate::Receiver::specs`].
+    #[must_use]
+    pub fn source(&self) -> usize {
+        self.hold.source
+    }
+
     /// What the frame is.
     ///
     /// # Panics

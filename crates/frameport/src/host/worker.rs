@@ -62,6 +62,16 @@ impl Worker {
         ends.receiver(Some(name)).ok_or_else(|| ends.missing(self.name(), "incoming", name))
     }
 
+    /// All sending ends, in the order of the channels.
+    pub fn senders(&self) -> impl Iterator<Item = Sender> {
+        self.inner.ends.get_or_init(Ends::default).send.iter().map(Sender::new)
+    }
+
+    /// All receiving ends, in the order of the channels.
+    pub fn receivers(&self) -> impl Iterator<Item = Receiver> {
+        self.inner.ends.get_or_init(Ends::default).recv.iter().map(Receiver::new)
+    }
+
     /// The first channel to the worker.
     fn input(&self) -> Result<&Sender, Error> {
         self.input.as_ref().ok_or_else(|| {

@@ -118,6 +118,16 @@ impl Link {
         self.ends.receiver(Some(name)).ok_or_else(|| self.ends.missing(self.name(), "incoming", name))
     }
 
+    /// All sending ends, in the order of the channels.
+    pub fn senders(&self) -> impl Iterator<Item = Sender> {
+        self.ends.send.iter().map(Sender::new)
+    }
+
+    /// All receiving ends, in the order of the channels.
+    pub fn receivers(&self) -> impl Iterator<Item = Receiver> {
+        self.ends.recv.iter().map(Receiver::new)
+    }
+
     /// The first channel to the host.
     fn output(&self) -> Result<&Sender, Error> {
         self.output.as_ref().ok_or_else(|| Error::config("the host wants nothing back from this worker"))

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 /// Most descriptors one message carries.
-pub const MAX_HANDLES: usize = 16;
+pub const MAX_HANDLES: usize = 128;
 
 /// Two connected ends, both close-on-exec.
 ///

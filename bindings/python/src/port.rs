@@ -1,0 +1,187 @@
+//! One end of a channel, behind the methods of `Worker`, `Link` and `Channel`.
+//!
+//! *Who calls it*: those three. *Invariants*: every wait looks once before it lets go of the interpreter lock; whoever may
+//! wait or send later holds the `Worker` or `Link` too, whose last reference ends it, but a port does not: that would be a
+//! circle. *A hostile worker* meets the crate's checks.
+
+use std::sync::Arc;
+
+use frameport::{Delivery, Error, Receiver, Sender};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::error::{exception, seconds, to_py};
+use crate::frame::{Frame, Stamp};
+use crate::loan::{Loan, send};
+use crate::spec::Spec;
+use crate::wait::{Patience, wait};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Port {
+    end: End,
+    /// What may travel here: the channel's own spec first, then those of answers in place.
+    specs: Vec<Py<Spec>>,
+    /// This process is the worker.
+    pub(crate) of_worker: bool,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+enum End {
+    Send(Sender),
+    Recv(Receiver),
+}
+
+/// A port and the `Worker` or `Link` it belongs to.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    pub(crate) port: Arc<Port>,
+    pub(crate) owner: Py<PyAny>,
+}
+
+impl Owned {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { port: Arc::clone(&self.port), owner: self.owner.clone_ref(py) }
+    }
+}
+
+impl Port {
+    pub(crate) fn sending(py: Python<'_>, sender: Sender, of_worker: bool) -> PyResult<Arc<Self>> {
+        let specs = vec![Py::new(py, Spec::of(py, sender.spec())?)?];
+        Ok(Arc::new(Self { end: End::Send(sender), specs, of_worker, patience: Patience::default() }))
+    }
+
+    pub(crate) fn receiving(py: Python<'_>, receiver: Receiver, of_worker: bool) -> PyResult<Arc<Self>> {
+        let specs = receiver.specs().map(|spec| Py::new(py, Spec::of(py, spec)?)).collect::<PyResult<_>>()?;
+        Ok(Arc::new(Self { end: End::Recv(receiver), specs, of_worker, patience: Patience::default() }))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match &self.end {
+            End::Send(sender) => sender.name(),
+            End::Recv(receiver) => receiver.name(),
+        }
+    }
+
+    pub(crate) fn sends(&self) -> bool {
+        matches!(self.end, End::Send(_))
+    }
+
+    /// "lossless", "latest" or the number of newest frames it keeps.
+    pub(crate) fn delivery(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let delivery = match &self.end {
+            End::Send(sender) => sender.delivery(),
+            End::Recv(receiver) => receiver.delivery(),
+        };
+        shown(py, delivery)
+    }
+
+    /// The channel's own spec.
+    pub(crate) fn spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
+        self.specs.first().map(|spec| spec.clone_ref(py))
+    }
+
+    pub(crate) fn sender(&self, py: Python<'_>) -> PyResult<&Sender> {
+        match &self.end {
+            End::Send(sender) => Ok(sender),
+            End::Recv(_) => {
+                let what = format!("this side receives on channel '{}': it cannot send there", self.name());
+                Err(exception(py, "ConfigError", &what))
+            }
+        }
+    }
+
+    pub(crate) fn receiver(&self, py: Python<'_>) -> PyResult<&Receiver> {
+        match &self.end {
+            End::Recv(receiver) => Ok(receiver),
+            End::Send(_) => {
+                let what = format!("this side sends on channel '{}': it cannot receive there", self.name());
+                Err(exception(py, "ConfigError", &what))
+            }
+        }
+    }
+
+    /// The next frame, waiting for it.
+    pub(crate) fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
+        let receiver = self.receiver(py)?;
+        let frame = match self.patience.look(py, || receiver.try_recv())? {
+            Some(frame) => frame,
+            None => {
+                let limit = seconds("timeout", timeout)?;
+                wait(py, limit, |until| receiver.recv_until(until))?
+            }
+        };
+        self.show(py, frame)
+    }
+
+    /// The next frame, if one is there.
+    pub(crate) fn try_receive(&self, py: Python<'_>) -> PyResult<Option<Py<Frame>>> {
+        let frame = self.receiver(py)?.try_recv().map_err(|error| to_py(py, &error))?;
+        frame.map(|frame| self.show(py, frame)).transpose()
+    }
+
+    /// Sends the very slot of a received frame back.
+    pub(crate) fn send_back(&self, frame: &Bound<'_, Frame>) -> PyResult<()> {
+        let py = frame.py();
+        let sender = self.sender(py)?;
+        let core = Frame::take(frame)?;
+        if core.is_viewed() || !sender.returns(&core) {
+            return wait(py, None, |until| sender.send_back_until(core, until));
+        }
+        sender.send_back(core).map_err(|error: Error| to_py(py, &error))
+    }
+
+    fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {
+        let spec = self.specs.get(frame.source()).or(self.specs.first());
+        let spec = spec.ok_or_else(|| PyValueError::new_err("a channel without a spec"))?.clone_ref(py);
+        Frame::make(py, frame, spec)
+    }
+}
+
+impl Owned {
+    /// A slot to fill, waiting for one as long as `timeout` or the sender's own deadline says.
+    pub(crate) fn lend(&self, py: Python<'_>, timeout: Option<f64>, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
+        let sender = self.port.sender(py)?;
+        let loan = match sender.loan_if_free() {
+            Ok(Some(loan)) => loan,
+            Ok(None) => {
+                let limit = seconds("timeout", timeout)?.or(sender.deadline());
+                wait(py, limit, |until| sender.loan_until(until))?
+            }
+            Err(error) => return Err(to_py(py, &error)),
+        };
+        let spec = self.port.spec(py).ok_or_else(|| PyValueError::new_err("a channel without a spec"))?;
+        Loan::make(py, loan, spec, self.clone_ref(py), stamp)
+    }
+
+    /// Sends a loan of the same link, or an array by way of a loan of this channel, and returns the frame's number.
+    pub(crate) fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+        send(self, value, || self.lend(value.py(), None, None))
+    }
+}
+
+/// A delivery as Python says it.
+fn shown(py: Python<'_>, delivery: Delivery) -> PyResult<Py<PyAny>> {
+    Ok(match delivery {
+        Delivery::Lossless => "lossless".into_pyobject(py)?.into_any().unbind(),
+        Delivery::Latest => "latest".into_pyobject(py)?.into_any().unbind(),
+        Delivery::Newest(depth) => py.import("frameport")?.call_method1("newest", (depth,))?.unbind(),
+    })
+}
+
+/// A delivery from what Python says.
+pub(crate) fn delivery_of(value: &Bound<'_, PyAny>) -> PyResult<Delivery> {
+    if let Ok(depth) = value.getattr("depth").and_then(|depth| depth.extract()) {
+        return Ok(Delivery::Newest(depth));
+    }
+    match value.extract::<&str>() {
+        Ok("lossless") => Ok(Delivery::Lossless),
+        Ok("latest") => Ok(Delivery::Latest),
+        _ => {
+            let what =
+                format!("delivery is {}, must be \"lossless\", \"latest\" or frameport.newest(n)", value.repr()?);
+            Err(exception(value.py(), "ConfigError", &what))
+        }
+    }
+}
