@@ -23,7 +23,7 @@ demo: setup
 test: test-rust test-python test-docs
 
 test-rust: setup
-	cargo test --workspace --locked
+	cargo test --workspace --all-features --locked
 
 test-python: setup
 	$(PY) -m pytest -q bindings/python/tests examples
@@ -37,8 +37,8 @@ bench: setup
 
 check: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 	$(PY) -m mypy --config-file bindings/python/mypy.ini
 	$(PY) -m mypy.stubtest frameport
 

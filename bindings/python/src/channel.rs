@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::error::exception;
 use crate::frame::{Frame, Frames};
 use crate::loan::Loan;
-use crate::port::{Owned, Port};
+use crate::port::{Owned, Port, aiter, fileno};
 use crate::spec::Spec;
 use crate::worker::SlotHolder;
 
@@ -42,6 +42,12 @@ impl Channel {
         self.owned.port.name()
     }
 
+    /// Whether this side sends on it.
+    #[getter]
+    fn sends(&self) -> bool {
+        self.owned.port.sends()
+    }
+
     /// What travels.
     #[getter]
     fn spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
@@ -69,6 +75,22 @@ impl Channel {
     fn __iter__(&self, py: Python<'_>) -> PyResult<Frames> {
         self.owned.port.receiver(py)?;
         Ok(Frames::new(self.owned.clone_ref(py)))
+    }
+
+    /// The link's descriptor for event loops, level-triggered: readable while a `try_recv()` may find something or raise, or
+    /// a slot may be free after a `try_loan()` that found none. Only poll it: it is not to be read or closed.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        fileno(py, self.owned.port.event())
+    }
+
+    /// Frames in an event loop: `async for frame in channel`.
+    fn __aiter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        aiter(slf.as_any())
+    }
+
+    /// A slot to fill, or None if none is free now; a live channel has one or raises PoolExhausted.
+    fn try_loan(&self, py: Python<'_>) -> PyResult<Option<Py<Loan>>> {
+        self.owned.try_lend(py)
     }
 
     /// A slot to fill: `with channel.loan() as frame: ...` sends it.

@@ -43,6 +43,8 @@ mod _native {
     #[pymodule_export]
     use crate::pixels::{Pixels, Plane};
     #[pymodule_export]
+    use crate::port::select_channels;
+    #[pymodule_export]
     use crate::spec::Spec;
     #[pymodule_export]
     use crate::worker::{SlotHolder, Stats, Worker, spawn};

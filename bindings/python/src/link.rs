@@ -13,7 +13,7 @@ use crate::channel::Channel;
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Frames};
 use crate::loan::Loan;
-use crate::port::{Owned, Port};
+use crate::port::{Owned, Port, aiter, fileno};
 use crate::spec::Spec;
 
 /// A worker's link with the host that started it; may be used from any thread.
@@ -98,6 +98,17 @@ impl Link {
     /// Sends the very slot of a received frame back, edited in place. While a view of it is alive it is copied instead.
     fn send_back(&self, py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<()> {
         self.first(py, true)?.send_back(frame)
+    }
+
+    /// The descriptor for event loops, level-triggered: readable while a `try_recv()` may find something or raise. Call that
+    /// until it finds nothing. Only poll it: it is not to be read or closed.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        fileno(py, self.core.event())
+    }
+
+    /// Frames in an event loop: `async for frame in link`.
+    fn __aiter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        aiter(slf.as_any())
     }
 
     /// One channel by its name, where there are more than one in a direction.

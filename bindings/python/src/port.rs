@@ -4,12 +4,14 @@
 //! wait or send later holds the `Worker` or `Link` too, whose last reference ends it, but a port does not: that would be a
 //! circle. *A hostile worker* meets the crate's checks.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use frameport::{Delivery, Error, Receiver, Sender};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::channel::Channel;
 use crate::error::{exception, seconds, to_py};
 use crate::frame::{Frame, Stamp};
 use crate::loan::{Loan, send};
@@ -61,6 +63,13 @@ impl Port {
         match &self.end {
             End::Send(sender) => sender.name(),
             End::Recv(receiver) => receiver.name(),
+        }
+    }
+
+    pub(crate) fn event(&self) -> Result<BorrowedFd<'_>, Error> {
+        match &self.end {
+            End::Send(sender) => sender.event(),
+            End::Recv(receiver) => receiver.event(),
         }
     }
 
@@ -140,6 +149,21 @@ impl Port {
 }
 
 impl Owned {
+    /// A slot to fill, if one is free now; a live channel has one or raises PoolExhausted.
+    pub(crate) fn try_lend(&self, py: Python<'_>) -> PyResult<Option<Py<Loan>>> {
+        let sender = self.port.sender(py)?;
+        let loan = match sender.delivery() {
+            Delivery::Lossless => sender.loan_if_free(),
+            Delivery::Latest | Delivery::Newest(_) => sender.loan().map(Some),
+        };
+        loan.map_err(|error| to_py(py, &error))?.map(|loan| self.show_loan(py, loan, None)).transpose()
+    }
+
+    fn show_loan(&self, py: Python<'_>, loan: frameport::FrameMut, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
+        let spec = self.port.spec(py).ok_or_else(|| PyValueError::new_err("a channel without a spec"))?;
+        Loan::make(py, loan, spec, self.clone_ref(py), stamp)
+    }
+
     /// A slot to fill, waiting for one as long as `timeout` or the sender's own deadline says.
     pub(crate) fn lend(&self, py: Python<'_>, timeout: Option<f64>, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
         let sender = self.port.sender(py)?;
@@ -151,14 +175,37 @@ impl Owned {
             }
             Err(error) => return Err(to_py(py, &error)),
         };
-        let spec = self.port.spec(py).ok_or_else(|| PyValueError::new_err("a channel without a spec"))?;
-        Loan::make(py, loan, spec, self.clone_ref(py), stamp)
+        self.show_loan(py, loan, stamp)
     }
 
     /// Sends a loan of the same link, or an array by way of a loan of this channel, and returns the frame's number.
     pub(crate) fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         send(self, value, || self.lend(value.py(), None, None))
     }
+}
+
+/// A descriptor to poll.
+pub(crate) fn fileno(py: Python<'_>, event: Result<BorrowedFd<'_>, Error>) -> PyResult<i32> {
+    event.map(|event| event.as_raw_fd()).map_err(|error| to_py(py, &error))
+}
+
+/// The frames of a `Link`, `Worker` or `Channel` in an event loop.
+pub(crate) fn aiter<'py>(of: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    of.py().import("frameport.aio")?.call_method1("frames", (of,))
+}
+
+/// The places of those whose receive would not wait, waiting until there are some.
+#[pyfunction]
+#[pyo3(signature = (channels, timeout=None))]
+pub(crate) fn select_channels(
+    py: Python<'_>,
+    channels: Vec<Bound<'_, Channel>>,
+    timeout: Option<f64>,
+) -> PyResult<Vec<usize>> {
+    let receivers =
+        channels.iter().map(|channel| channel.get().owned.port.receiver(py)).collect::<PyResult<Vec<_>>>()?;
+    let limit = seconds("timeout", timeout)?;
+    wait(py, limit, |until| frameport::select(&receivers, until))
 }
 
 /// A delivery as Python says it.

@@ -16,7 +16,7 @@ use crate::channel::Channel;
 use crate::error::{codes, exception, seconds, to_py};
 use crate::frame::{Frame, Frames};
 use crate::loan::Loan;
-use crate::port::{Owned, Port, delivery_of};
+use crate::port::{Owned, Port, aiter, delivery_of, fileno};
 use crate::spec::Spec;
 use crate::wait::wait;
 
@@ -175,6 +175,17 @@ impl Worker {
     /// A loop over what the worker sends, which ends when it has finished: call `finish()` when all is sent.
     fn __iter__(slf: &Bound<'_, Self>) -> PyResult<Frames> {
         Self::port(slf, false).map(Frames::new)
+    }
+
+    /// The descriptor for event loops, level-triggered: readable while a `try_recv()` may find something or raise. Call that
+    /// until it finds nothing. Only poll it: it is not to be read or closed.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        fileno(py, self.core.event())
+    }
+
+    /// Frames in an event loop: `async for frame in link`.
+    fn __aiter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        aiter(slf.as_any())
     }
 
     /// One channel by its name, where there are more than one in a direction.

@@ -34,6 +34,9 @@ mod frame;
 mod host;
 mod link;
 mod pool;
+mod select;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod worker;
 
 pub use channel::handle::{Receiver, RecvStats, SendStats, Sender};
@@ -47,6 +50,7 @@ pub use frameport_sys::process::{Exit, signal_name};
 pub use frameport_wire::control::{Delivery, WaitStrategy};
 pub use frameport_wire::spec;
 pub use host::{Stats, Worker, WorkerBuilder};
+pub use select::select;
 pub use worker::{Link, LinkBuilder};
 
 /// The README's program, compiled.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use frameport_mem::park::Bells;
 use frameport_mem::ring;
+use frameport_sys::event::Doorbell;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::{Channel, Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::blocks;
@@ -40,25 +41,27 @@ impl Side {
 pub(crate) struct Control {
     own: Arc<Map>,
     peer: Arc<Map>,
+    doorbell: Doorbell,
 }
 
 impl Control {
-    /// Makes both regions; the handles go to the worker, the host's first.
-    pub(crate) fn create(channels: &[Channel]) -> Result<(Self, [Region; 2]), Error> {
+    /// Makes both regions and the doorbell; the handles go to the worker, the host's region first.
+    pub(crate) fn create(channels: &[Channel]) -> Result<(Self, [Region; 2], OwnedFd), Error> {
         let system = Error::system("making the control regions");
         let (_, len) = blocks(&capacities(channels));
         let (host, own) = Region::create("frameport-host", len, Writers::Creator).map_err(&system)?;
         let (worker, peer) = Region::create("frameport-worker", len, Writers::All).map_err(&system)?;
-        Ok((Self { own: Arc::new(own), peer: Arc::new(peer) }, [host, worker]))
+        let (doorbell, theirs) = Doorbell::pair().map_err(&system)?;
+        Ok((Self { own: Arc::new(own), peer: Arc::new(peer), doorbell }, [host, worker], theirs))
     }
 
     /// Joins both regions on the worker's side.
-    pub(crate) fn join(channels: &[Channel], [host, worker]: [OwnedFd; 2]) -> Result<Self, Error> {
+    pub(crate) fn join(channels: &[Channel], [host, worker]: [OwnedFd; 2], doorbell: OwnedFd) -> Result<Self, Error> {
         let system = Error::system("joining the control regions");
         let (_, len) = blocks(&capacities(channels));
         let peer = Region::adopt(host, len, Writers::Creator).and_then(|region| region.map(false)).map_err(&system)?;
         let own = Region::adopt(worker, len, Writers::All).and_then(|region| region.map(true)).map_err(&system)?;
-        Ok(Self { own: Arc::new(own), peer: Arc::new(peer) })
+        Ok(Self { own: Arc::new(own), peer: Arc::new(peer), doorbell: Doorbell::adopt(doorbell) })
     }
 }
 
@@ -120,10 +123,11 @@ pub(crate) struct Terms<'a> {
 }
 
 /// Puts the ends together and ties them to the link's state.
-pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'_>) -> Result<Ends, Error> {
+pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_>) -> Result<Ends, Error> {
     let broken = || Error::Protocol { what: "the channels of the welcome do not fit its regions".into() };
-    let Control { own, peer } = control;
-    let bells = Arc::new(Bells::new(own, peer, terms.wait).ok_or_else(broken)?);
+    let Control { own, peer, doorbell } = control;
+    let (own, peer) = (&own, &peer);
+    let bells = Arc::new(Bells::new(own, peer, doorbell, terms.wait).ok_or_else(broken)?);
     let (offsets, _) = blocks(&capacities(terms.channels));
     let all = || terms.channels.iter().zip(terms.pools).zip(offsets.iter().copied()).enumerate();
 
@@ -167,5 +171,6 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: &Control, terms: &Terms<'
         }));
     }
     state.attach(&bells);
+    state.watch(&ends.recv);
     Ok(ends)
 }

@@ -10,6 +10,10 @@
 //! changes the bell and wakes: the sleeper either sleeps already and is woken, or finds the bell changed and does not.
 //! Several threads of one side share `parked`: a private count for each bit keeps it set until the last has left.
 //!
+//! **Event loops.** A side that has asked for an [`Event`] arms it where it found nothing ([`Bells::arm`]): the bits it waits
+//! for, and one that asks the waker to ring the doorbell as well. It clears the event first, arms, passes a fence and looks
+//! again, as a sleeper does, and so misses nothing. Whoever finds something disarms: a side that is awake is not rung.
+//!
 //! **Death.** Nobody wakes a futex sleeper when its peer dies, and only the peer changes the bell. Watching a private word
 //! beside it (FUTEX_WAITV) costs a third more for every sleep, and an interrupt is rare: sleepers watch the bell only. They
 //! register the private word they saw before their look, under a lock and only if it still is the same, around the futex call
@@ -18,14 +22,16 @@
 //! *A hostile peer* can ring at will (each ring costs this side one look) or never ring (the sleeper wakes at its deadline or
 //! interrupt, at a close, or at the peer's death).
 
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use frameport_sys::event::{Doorbell, Event};
 use frameport_sys::futex;
 use frameport_sys::memory::Map;
 use frameport_wire::control::WaitStrategy;
-use frameport_wire::layout::{BELL, LINE, PARKED};
+use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARKED};
 
 pub use crate::until::{Ended, Until};
 use crate::words::{OwnWords, PeerWords};
@@ -63,6 +69,8 @@ pub struct Bells {
     /// Changed when every wait of this side must look again for reasons of this side's own.
     private: AtomicU32,
     parked: Mutex<Parked>,
+    doorbell: Doorbell,
+    event: OnceLock<Event>,
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
@@ -76,19 +84,31 @@ struct Parked {
     threads: [u32; 64],
     /// The private words that the threads inside the futex call saw before their look.
     asleep: Vec<u32>,
+    /// The bits of which that is not 0.
+    asleep_for: u64,
+    /// What an event loop of this side waits for.
+    armed: u64,
+}
+
+impl Parked {
+    fn bits(&self) -> u64 {
+        self.asleep_for | self.armed
+    }
 }
 
 impl Bells {
     /// The bells in two control regions; `None` when a region is too small or this side's own is not writable.
     #[must_use]
-    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, strategy: WaitStrategy) -> Option<Self> {
+    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, doorbell: Doorbell, strategy: WaitStrategy) -> Option<Self> {
         Some(Self {
             own_bell: OwnWords::new(own, BELL, LINE / 8)?,
             own_parked: OwnWords::new(own, PARKED, LINE / 8)?,
             peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
             peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
             private: AtomicU32::new(0),
-            parked: Mutex::new(Parked { threads: [0; 64], asleep: Vec::new() }),
+            parked: Mutex::new(Parked { threads: [0; 64], asleep: Vec::new(), asleep_for: 0, armed: 0 }),
+            doorbell,
+            event: OnceLock::new(),
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
             eager: AtomicU32::new(EAGER),
@@ -100,10 +120,75 @@ impl Bells {
     pub fn ring(&self, bit: u64) {
         // The waker's fence of the module's proof.
         fence(Ordering::SeqCst);
-        if self.peer_parked.load(0) & bit != 0 {
+        let parked = self.peer_parked.load(0);
+        if parked & bit != 0 {
             self.own_bell.bell().fetch_add(1, Ordering::Release);
             futex::wake_all(self.own_bell.bell());
+            if parked & BY_EVENT != 0 {
+                self.doorbell.ring();
+            }
         }
+    }
+
+    /// The descriptor for event loops, made when first asked for.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn event(&self) -> io::Result<&Event> {
+        if self.event.get().is_none() {
+            let _ = self.event.set(Event::new(&self.doorbell)?);
+        }
+        self.event.get().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Whether somebody has asked for the [`event`](Self::event).
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        self.event.get().is_some()
+    }
+
+    /// Makes the event unreadable until one of `bits` is rung or [`signal`](Self::signal) called. Look again after it, and
+    /// signal if something is there.
+    ///
+    /// Returns all bits that are armed.
+    pub fn arm(&self, bits: u64) -> u64 {
+        let Some(event) = self.event.get() else { return 0 };
+        event.clear(&self.doorbell);
+        self.change_armed(|armed| armed | bits | BY_EVENT);
+        // The sleeper's fence of the module's proof.
+        fence(Ordering::SeqCst);
+        self.lock().armed
+    }
+
+    /// Makes the event readable for what was found at `bits`, which are not armed any more: whoever does not care for them
+    /// is told once.
+    pub fn report(&self, bits: u64) {
+        self.change_armed(|armed| armed & !bits);
+        self.signal();
+    }
+
+    /// Something was found: nobody is to ring until nothing is. The event stays readable meanwhile.
+    pub fn disarm(&self) {
+        if self.has_event() && self.change_armed(|_| 0) {
+            self.signal();
+        }
+    }
+
+    /// Makes the event readable.
+    pub fn signal(&self) {
+        self.event.get().inspect(|event| event.signal());
+    }
+
+    /// Whether that changed anything.
+    fn change_armed(&self, change: impl FnOnce(u64) -> u64) -> bool {
+        let mut parked = self.lock();
+        let before = parked.armed;
+        parked.armed = change(before);
+        let changed = parked.armed != before;
+        if changed {
+            self.own_parked.store(0, parked.bits(), Ordering::Relaxed);
+        }
+        changed
     }
 
     /// Whether a thread of this side's own sleeps for `bit`. For a change made under a private lock that sleepers look
@@ -117,6 +202,7 @@ impl Bells {
 
     /// Makes every wait of this side look again.
     pub fn interrupt_all(&self) {
+        self.signal();
         let private = self.private.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         loop {
             futex::wake_all(self.peer_bell.bell());
@@ -278,9 +364,12 @@ impl Bells {
     fn change_parked(&self, bit: u64, by: i32) {
         let mut parked = self.lock();
         let Some(threads) = parked.threads.get_mut(bit.trailing_zeros() as usize) else { return };
-        *threads = threads.saturating_add_signed(by);
-        let others = self.own_parked.load(0) & !bit;
-        self.own_parked.store(0, if *threads > 0 { others | bit } else { others }, Ordering::Relaxed);
+        let before = *threads;
+        *threads = before.saturating_add_signed(by);
+        if (before == 0) != (*threads == 0) {
+            parked.asleep_for ^= bit;
+            self.own_parked.store(0, parked.bits(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -306,10 +395,11 @@ mod tests {
     fn sides(strategy: WaitStrategy) -> [Bells; 2] {
         let (left, left_map) = Region::create("left", BLOCKS, Writers::Creator).unwrap();
         let (right, right_map) = Region::create("right", BLOCKS, Writers::Creator).unwrap();
+        let (left_doorbell, right_doorbell) = Doorbell::pair().unwrap();
         let peer = |region: &Region| Arc::new(region.map(false).unwrap());
         [
-            Bells::new(&Arc::new(left_map), &peer(&right), strategy).unwrap(),
-            Bells::new(&Arc::new(right_map), &peer(&left), strategy).unwrap(),
+            Bells::new(&Arc::new(left_map), &peer(&right), left_doorbell, strategy).unwrap(),
+            Bells::new(&Arc::new(right_map), &peer(&left), Doorbell::adopt(right_doorbell), strategy).unwrap(),
         ]
     }
 

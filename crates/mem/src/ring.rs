@@ -366,6 +366,16 @@ impl Receiver {
         Ok((due, produced))
     }
 
+    /// Whether something is to be had, or the sender lies. A glance: nothing is taken.
+    #[must_use]
+    pub fn has_next(&self, live: bool) -> bool {
+        if live {
+            return self.peer.load_acquire(word(PRODUCED)) != self.next;
+        }
+        let found = self.peer.load_acquire(word(ENTRIES) + (self.next & self.mask) as usize * WORDS);
+        found != ticket(self.next).saturating_sub(self.mask + 1)
+    }
+
     /// Entries of a live channel that the sender took back before this side came to them.
     #[must_use]
     pub fn skipped(&self) -> u64 {

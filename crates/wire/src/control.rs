@@ -88,10 +88,10 @@ pub struct Welcome {
 
 impl Welcome {
     /// How many handles come with the message: two control regions, then per pool its pixels, the host's page and
-    /// the worker's page.
+    /// the worker's page, then the worker's end of the doorbell.
     #[must_use]
     pub fn handles(&self) -> usize {
-        self.channels.len().saturating_mul(3).saturating_add(2)
+        self.channels.len().saturating_mul(3).saturating_add(3)
     }
 }
 

@@ -51,7 +51,9 @@ pub const CLOSED: usize = LINE + 16;
 /// Offset of the first entry in a channel block.
 pub const ENTRIES: usize = 2 * LINE;
 /// Most channels a link may have: two bits of `parked` each.
-pub const MAX_CHANNELS: usize = 32;
+pub const MAX_CHANNELS: usize = 31;
+/// `parked` bit: ring the doorbell too, somebody waits in an event loop.
+pub const BY_EVENT: u64 = 1 << 63;
 /// Most slots a pool may have.
 pub const MAX_SLOTS: u32 = 1024;
 
@@ -150,7 +152,7 @@ mod tests {
         assert_eq!(meta_offset(9, 100, 2), 128 + 200);
         assert_eq!((ticket(0), ticket(5), released(0), released(5)), (1, 6, 3, 13));
         assert_eq!((taken(0), taken(5), OLDEST, VISIT, TAKEN), (2, 12, 8, 64, 72));
-        assert_eq!((frame_bit(0), slot_bit(0), frame_bit(1), slot_bit(31)), (1, 2, 4, 1 << 63));
+        assert_eq!((frame_bit(0), slot_bit(0), frame_bit(1), slot_bit(30)), (1, 2, 4, 1 << 61));
     }
 
     #[test]

@@ -37,6 +37,7 @@ from ._native import (
     __version__,
     now,
 )
+from ._select import select
 from ._worker import connect
 from .exceptions import (
     ConfigError,
@@ -102,6 +103,7 @@ __all__ = [
     "main",
     "newest",
     "now",
+    "select",
     "spawn",
     "worker",
 ]

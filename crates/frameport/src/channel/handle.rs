@@ -5,6 +5,7 @@
 //! memory alive, but not the link: with the worker stopped or the link closed, every call says so. *A hostile peer* is the
 //! ends' matter.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,21 @@ impl Sender {
     /// [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
         self.end.state.touch();
-        self.end.try_loan()
+        let found = self.end.try_loan();
+        if matches!(found, Ok(None)) && self.end.state.arm(self.end.bit()) {
+            // It may have come back before the event was armed.
+            return self.end.try_loan();
+        }
+        found
+    }
+
+    /// The link's descriptor for event loops, as [`Receiver::event`]: also readable when a slot may be free after a
+    /// [`loan_if_free`](Self::loan_if_free) that found none.
+    ///
+    /// # Errors
+    /// Too many open files; [`Error::Forked`].
+    pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
+        Ok(self.end.state.event()?.as_fd())
     }
 
     /// Sends a filled slot and returns the frame's number.
@@ -263,8 +278,35 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<Frame>, Error> {
+        let state = &self.end.state;
+        state.touch();
+        let found = self.end.try_recv();
+        // For those who wait in an event loop; nobody else pays for it.
+        match found {
+            Ok(None) => {
+                state.arm(self.end.bit());
+            }
+            _ => state.disarm(),
+        }
+        found
+    }
+
+    /// Whether a receive would not wait: a frame is there, or none will come any more.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.end.state.touch();
-        self.end.try_recv()
+        self.end.is_ready()
+    }
+
+    /// The link's descriptor for event loops: level-triggered, readable while a [`try_recv`](Self::try_recv) of one of its
+    /// channels may find something or fail. A frame is announced only after a `try_recv` of its channel that found none, so
+    /// call that of every channel you care for until then. Only poll it: it is not to be read.
+    ///
+    /// # Errors
+    /// Too many open files; [`Error::Forked`].
+    pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.end.state.touch();
+        Ok(self.end.state.event()?.as_fd())
     }
 
     /// This end's counters.

@@ -205,6 +205,20 @@ impl RecvEnd {
         Ok((index, descriptor))
     }
 
+    /// Whether a receive would not wait: a frame is there, or none will come.
+    pub(crate) fn is_ready(&self) -> bool {
+        let live = self.delivery != Delivery::Lossless;
+        self.state.end().is_some() || {
+            let inner = self.lock();
+            inner.ring.has_next(live) || inner.ring.is_closed()
+        }
+    }
+
+    /// The `parked` bit of this end.
+    pub(crate) fn bit(&self) -> u64 {
+        frame_bit(self.channel)
+    }
+
     /// The next frame, waiting for it.
     pub(crate) fn recv(self: &Arc<Self>, until: &mut Until<'_>) -> Result<Frame, Error> {
         let look = || Ok::<_, Error>(self.try_recv()?.map_or(Look::Nothing, Look::Found));

@@ -92,6 +92,11 @@ impl SendEnd {
         self.deadline
     }
 
+    /// The `parked` bit of this end.
+    pub(crate) fn bit(&self) -> u64 {
+        slot_bit(self.channel)
+    }
+
     /// The pool of `id`, if its slots may go back in place here.
     pub(crate) fn in_place(&self, id: u32) -> Option<&Arc<Pool>> {
         self.in_place.iter().find(|pool| pool.decl.id == id)

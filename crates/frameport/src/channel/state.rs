@@ -4,11 +4,13 @@
 //! *Invariants*: a link ends once; the first cause stays. *A hostile peer* can end its own link.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use frameport_mem::park::Bells;
+use frameport_sys::event::Event;
 use frameport_sys::memory::ForkStamp;
 
+use super::recv::RecvEnd;
 use crate::error::{Death, Error};
 
 /// Why a link ended.
@@ -38,6 +40,7 @@ pub(crate) struct LinkState {
     used: AtomicBool,
     on_first_use: OnceLock<Hook>,
     on_violation: OnceLock<Hook>,
+    receivers: OnceLock<Vec<Weak<RecvEnd>>>,
 }
 
 impl std::fmt::Debug for LinkState {
@@ -57,6 +60,7 @@ impl LinkState {
             used: AtomicBool::new(false),
             on_first_use: OnceLock::new(),
             on_violation: OnceLock::new(),
+            receivers: OnceLock::new(),
         }))
     }
 
@@ -92,6 +96,45 @@ impl LinkState {
         let first = self.end.set(end).is_ok();
         self.wake();
         first
+    }
+
+    /// The receiving ends whose frames make the link's event readable.
+    pub(crate) fn watch(&self, receivers: &[Arc<RecvEnd>]) {
+        let _ = self.receivers.set(receivers.iter().map(Arc::downgrade).collect());
+    }
+
+    /// The descriptor that is readable while a receive of this link, or a loan that found nothing, might not wait.
+    pub(crate) fn event(&self) -> Result<&Event, Error> {
+        self.check_fork()?;
+        let bells = self.bells.get().ok_or_else(|| Error::config("this link has no channels"))?;
+        let is_new = !bells.has_event();
+        let event = bells.event().map_err(Error::system("making a descriptor for event loops"))?;
+        if is_new {
+            self.arm(self.receivers().iter().fold(0, |bits, end| bits | end.bit()));
+        }
+        Ok(event)
+    }
+
+    fn receivers(&self) -> Vec<Arc<RecvEnd>> {
+        self.receivers.get().into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Nothing was found at `bits`: the event is readable when that may have changed. False if there is none.
+    pub(crate) fn arm(&self, bits: u64) -> bool {
+        let Some(bells) = self.bells.get().filter(|bells| bells.has_event()) else { return false };
+        let armed = bells.arm(bits);
+        let receivers = self.receivers();
+        let ready = receivers.iter().filter(|end| end.bit() & armed != 0 && end.is_ready());
+        let ready = ready.fold(0, |bits, end| bits | end.bit());
+        if ready != 0 || self.end().is_some() {
+            bells.report(ready);
+        }
+        true
+    }
+
+    /// Something was found.
+    pub(crate) fn disarm(&self) {
+        self.bells.get().inspect(|bells| bells.disarm());
     }
 
     /// Makes every wait of this side look again.

@@ -230,12 +230,12 @@ fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made],
 fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> Result<(), Error> {
     let channels: Vec<Channel> = made.iter().map(|made| made.channel.clone()).collect();
     let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
-    let (control, [host, theirs]) = Control::create(&channels)?;
+    let (control, [host, theirs], doorbell) = Control::create(&channels)?;
     let name = worker.state.name();
     let peer = format!("worker '{name}' (pid {})", worker.pid);
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
     let terms = Terms { side: Side::Host, channels: &channels, pools: &pools, wait, peer, deadline };
-    let _ = worker.ends.set(link::connect(&worker.state, &control, &terms)?);
+    let _ = worker.ends.set(link::connect(&worker.state, control, &terms)?);
 
     let welcome =
         Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };
@@ -243,6 +243,7 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
     for Made { handles: Handles { pixels, host_page, worker_page }, .. } in made {
         handles.extend([pixels.as_fd(), host_page.as_fd(), worker_page.as_fd()]);
     }
+    handles.push(doorbell.as_fd());
     send(worker, &ToWorker::Welcome(welcome), &handles)
 }
 

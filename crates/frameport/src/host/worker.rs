@@ -1,6 +1,7 @@
 //! A running worker, as its host's application holds it.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ impl Worker {
     /// All receiving ends, in the order of the channels.
     pub fn receivers(&self) -> impl Iterator<Item = Receiver> {
         self.inner.ends.get_or_init(Ends::default).recv.iter().map(Receiver::new)
+    }
+
+    /// The descriptor for event loops of all channels: see [`Receiver::event`].
+    ///
+    /// # Errors
+    /// Too many open files; [`Error::Forked`].
+    pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
+        Ok(self.inner.state.event()?.as_fd())
     }
 
     /// The first channel to the worker.

@@ -1,6 +1,6 @@
 //! A worker's link with its host.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -126,6 +126,14 @@ impl Link {
     /// All receiving ends, in the order of the channels.
     pub fn receivers(&self) -> impl Iterator<Item = Receiver> {
         self.ends.recv.iter().map(Receiver::new)
+    }
+
+    /// The descriptor for event loops of all channels: see [`Receiver::event`].
+    ///
+    /// # Errors
+    /// Too many open files; [`Error::Forked`].
+    pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
+        Ok(self.state.event()?.as_fd())
     }
 
     /// The first channel to the host.
@@ -367,14 +375,15 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Res
     }
     let mut handles = handles.into_iter();
     let mut next = || handles.next().ok_or_else(|| Error::Protocol { what: "the welcome lacks handles".into() });
-    let control = Control::join(&welcome.channels, [next()?, next()?])?;
+    let regions = [next()?, next()?];
     let mut pools = Vec::new();
     for channel in &welcome.channels {
         let pool = Pool::join(channel.pool.clone(), &channel.spec, [next()?, next()?, next()?])?;
         pools.push(Arc::new(pool));
     }
+    let control = Control::join(&welcome.channels, regions, next()?)?;
     let peer = "the host".to_owned();
     let (channels, wait) = (&welcome.channels, welcome.wait);
     let terms = Terms { side: Side::Worker, channels, pools: &pools, wait, peer, deadline: None };
-    link::connect(state, &control, &terms)
+    link::connect(state, control, &terms)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use frameport_mem::park::Bells;
 use frameport_mem::pixels::Bytes;
+use frameport_sys::event::Doorbell;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_sys::{inherit, socket};
 use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker, WaitStrategy, Welcome};
@@ -55,13 +56,15 @@ impl Rig {
             let page = page_len(pool.slots, pool.meta);
             sizes.extend([(pool.len, false), (page, true), (page, false)]);
         }
+        let doorbell = handles.pop().unwrap();
         let got = handles.into_iter().zip(sizes).map(|(fd, (len, sealed))| {
             let writers = if sealed { Writers::Creator } else { Writers::All };
             let map = Region::adopt(fd.try_clone().unwrap(), len, writers).unwrap().map(!sealed).unwrap();
             Got { fd, map: Arc::new(map), sealed }
         });
         let regions: Vec<Got> = got.collect();
-        let bells = Bells::new(&regions[1].map, &regions[0].map, WaitStrategy::Park).unwrap();
+        let bells =
+            Bells::new(&regions[1].map, &regions[0].map, Doorbell::adopt(doorbell), WaitStrategy::Park).unwrap();
         let rig = Self { link, welcome, regions, blocks: offsets, bells };
         say(&rig.link, &ToHost::Ready);
         rig

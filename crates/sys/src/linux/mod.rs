@@ -1,6 +1,7 @@
 //! Linux: sealed memfd, shared futex, pidfd, socketpair.
 
 pub mod clock;
+pub mod event;
 pub mod futex;
 pub mod inherit;
 pub mod isolation;

@@ -6,7 +6,7 @@
 //! [epoll(7)]: https://man7.org/linux/man-pages/man7/epoll.7.html
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -45,6 +45,13 @@ impl Poller {
         let mut events = Vec::with_capacity(64);
         rustix::io::retry_on_intr(|| epoll::wait(&self.0, spare_capacity(&mut events), None))?;
         Ok(events.into_iter().map(|event| event.data.u64()).collect())
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable while any descriptor of the set has an event.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
