@@ -49,7 +49,7 @@ pub(crate) fn of(py: Python<'_>, export: Box<Export>) -> PyResult<Bound<'_, PyAn
             shape.cast_mut(),
             strides.cast_mut(),
             export.data().cast(),
-            NPY_ARRAY_WRITEABLE,
+            if export.is_writable() { NPY_ARRAY_WRITEABLE } else { 0 },
             std::ptr::null_mut(),
         )
     };

@@ -51,6 +51,7 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         Error::LinkClosed { .. } => "LinkClosed",
         Error::Timeout { .. } => "Timeout",
         Error::Violation { .. } => "Violation",
+        Error::CutOff { .. } => "CutOff",
         Error::Protocol { .. } => "ProtocolError",
         Error::Inherit(_) => "NotAWorker",
         Error::Forked => "ForkedError",

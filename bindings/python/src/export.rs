@@ -29,6 +29,7 @@ pub(crate) struct Export {
     /// In bytes.
     strides: [isize; MAX_RANK],
     len: usize,
+    writable: bool,
     _keep: Keep,
 }
 
@@ -63,7 +64,12 @@ impl Export {
             *stride = step;
             step = step.saturating_mul(length);
         }
-        Box::new(Self { data, strides, _keep: Keep::Copy(memory), ..*self })
+        Box::new(Self { data, strides, writable: true, _keep: Keep::Copy(memory), ..*self })
+    }
+
+    /// Whether its values may be written: not those of an audience's frame at a worker.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     pub(crate) fn data(&self) -> *mut u8 {
@@ -168,8 +174,9 @@ impl<'a> Geometry<'a> {
             end = end.checked_add(usize::try_from(stride).ok()?.checked_mul(length.saturating_sub(1))?)?;
         }
         let end = if values == 0 { 0 } else { end };
-        let data = bytes?.part(0, end)?.as_ptr();
+        let bytes = bytes?.part(0, end)?;
+        let (data, writable) = (bytes.as_ptr(), bytes.is_writable());
         let len = values.checked_mul(item.size())?;
-        Some(Box::new(Export { data, item, rank, shape, strides, len, _keep: keep() }))
+        Some(Box::new(Export { data, item, rank, shape, strides, len, writable, _keep: keep() }))
     }
 }

@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod audience;
 mod channel;
 mod error;
 mod export;
@@ -32,6 +33,8 @@ mod _native {
 
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::audience::{Audience, AudienceStats};
     #[pymodule_export]
     use crate::channel::{Channel, ChannelStats};
     #[pymodule_export]

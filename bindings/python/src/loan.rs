@@ -9,6 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use crate::audience::Audience;
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Stamp};
 use crate::meta;
@@ -17,11 +18,35 @@ use crate::port::Owned;
 use crate::source::{Refused, Source};
 use crate::spec::Spec;
 
+/// Who lent the slot and will send it.
+#[derive(Debug)]
+pub(crate) enum Lender {
+    Channel(Owned),
+    Audience(Py<Audience>),
+}
+
+impl Lender {
+    fn is_of_worker(&self) -> bool {
+        matches!(self, Self::Channel(owned) if owned.port.of_worker)
+    }
+
+    /// Whether what one lends the other may send.
+    fn is_akin(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        match (self, other) {
+            (Self::Channel(ours), Self::Channel(theirs)) => {
+                Ok(ours.port.sender(py)?.same_link(theirs.port.sender(py)?))
+            }
+            (Self::Audience(ours), Self::Audience(theirs)) => Ok(ours.is(theirs)),
+            _ => Ok(false),
+        }
+    }
+}
+
 /// A slot to fill, this side's alone until it is sent: `with worker.loan() as frame: ...`.
 #[pyclass(frozen, extends = Pixels, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Loan {
-    lender: Owned,
+    lender: Lender,
     stamp: Mutex<Fields>,
     meta: Mutex<Option<Py<PyDict>>>,
 }
@@ -40,7 +65,7 @@ impl Loan {
         py: Python<'_>,
         loan: frameport::FrameMut,
         spec: Py<Spec>,
-        lender: Owned,
+        lender: Lender,
         stamp: Option<Stamp>,
     ) -> PyResult<Py<Self>> {
         let copied = stamp.map(|Stamp { seq, timestamp_ns, pts, duration }| Fields {
@@ -82,7 +107,15 @@ impl Loan {
         if let Some(encoded) = encoded {
             loan.set_meta_bytes(encoded);
         }
-        let seq = this.lender.port.sender(py)?.send(loan).map_err(|error| to_py(py, &error))?;
+        let sent = match &this.lender {
+            Lender::Channel(owned) => owned.port.sender(py)?.send(loan),
+            // A lossless member may be waited for.
+            Lender::Audience(audience) => {
+                let core = audience.get().core();
+                py.detach(|| core.send(loan))
+            }
+        };
+        let seq = sent.map_err(|error| to_py(py, &error))?;
         this.fields().seq = Some(seq);
         Ok(seq)
     }
@@ -95,13 +128,13 @@ impl Loan {
 
 /// Sends a loan, or an array by way of one.
 pub(crate) fn send(
-    lender: &Owned,
+    lender: &Lender,
     value: &Bound<'_, PyAny>,
     loan: impl FnOnce() -> PyResult<Py<Loan>>,
 ) -> PyResult<u64> {
     let py = value.py();
     if let Ok(ready) = value.cast::<Loan>() {
-        if !ready.get().lender.port.sender(py)?.same_link(lender.port.sender(py)?) {
+        if !ready.get().lender.is_akin(py, lender)? {
             return Err(exception(py, "FormatError", "this loan came from another link: send it there"));
         }
         return Loan::commit(ready);
@@ -245,7 +278,7 @@ impl Loan {
         let open = matches!(&*slf.as_super().get().source(), Source::Loaned(_));
         match if open { Self::commit(slf) } else { Ok(0) } {
             // A host that has closed wants no answer any more: the worker's loop ends by itself.
-            Err(error) if slf.get().lender.port.of_worker && is_link_closed(slf.py(), &error) => Ok(()),
+            Err(error) if slf.get().lender.is_of_worker() && is_link_closed(slf.py(), &error) => Ok(()),
             sent => sent.map(drop),
         }
     }

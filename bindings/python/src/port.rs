@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use crate::channel::Channel;
 use crate::error::{exception, seconds, to_py};
 use crate::frame::{Frame, Stamp};
-use crate::loan::{Loan, send};
+use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
 use crate::wait::{Patience, wait};
 
@@ -161,7 +161,7 @@ impl Owned {
 
     fn show_loan(&self, py: Python<'_>, loan: frameport::FrameMut, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
         let spec = self.port.spec(py).ok_or_else(|| PyValueError::new_err("a channel without a spec"))?;
-        Loan::make(py, loan, spec, self.clone_ref(py), stamp)
+        Loan::make(py, loan, spec, Lender::Channel(self.clone_ref(py)), stamp)
     }
 
     /// A slot to fill, waiting for one as long as `timeout` or the sender's own deadline says.
@@ -180,7 +180,7 @@ impl Owned {
 
     /// Sends a loan of the same link, or an array by way of a loan of this channel, and returns the frame's number.
     pub(crate) fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<u64> {
-        send(self, value, || self.lend(value.py(), None, None))
+        send(&Lender::Channel(self.clone_ref(value.py())), value, || self.lend(value.py(), None, None))
     }
 }
 

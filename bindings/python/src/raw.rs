@@ -54,8 +54,13 @@ pub(crate) unsafe fn fill_buffer(
         answer.buf = export.data().cast();
         answer.len = len;
         answer.itemsize = export.itemsize();
+        if wants(ffi::PyBUF_WRITABLE) && !export.is_writable() {
+            return Err(PyBufferError::new_err(
+                "this frame is an audience's: others read it too, copy it to change it",
+            ));
+        }
         // Both sides of a link map a frame of one receiver writable: it may be edited in place.
-        answer.readonly = 0;
+        answer.readonly = c_int::from(!export.is_writable());
         answer.ndim = ndim;
         if wants(ffi::PyBUF_FORMAT) {
             answer.format = dtype_code(export.item()).as_ptr().cast_mut();
@@ -130,6 +135,7 @@ struct Versioned {
 
 /// The version of DLPack that [`Versioned`] is.
 pub(crate) const DLPACK: (u32, u32) = (1, 0);
+const READ_ONLY: u64 = 1;
 const IS_COPIED: u64 = 2;
 
 /// What a capsule points to: the part the receiver knows comes first.
@@ -144,14 +150,14 @@ struct Managed<H> {
 /// One of the two structures that DLPack has.
 trait Head: Sized {
     const NAME: &'static CStr;
-    fn new(tensor: DlTensor, copied: bool) -> Self;
+    fn new(tensor: DlTensor, flags: u64) -> Self;
     fn tensor(&mut self) -> &mut DlTensor;
 }
 
 impl Head for Unversioned {
     const NAME: &'static CStr = c"dltensor";
 
-    fn new(tensor: DlTensor, _copied: bool) -> Self {
+    fn new(tensor: DlTensor, _flags: u64) -> Self {
         Self { tensor, context: std::ptr::null_mut(), deleter: Some(delete::<Self>) }
     }
 
@@ -163,9 +169,8 @@ impl Head for Unversioned {
 impl Head for Versioned {
     const NAME: &'static CStr = c"dltensor_versioned";
 
-    fn new(tensor: DlTensor, copied: bool) -> Self {
+    fn new(tensor: DlTensor, flags: u64) -> Self {
         let (version, context) = (DLPACK.into(), std::ptr::null_mut());
-        let flags = if copied { IS_COPIED } else { 0 };
         Self { version, context, deleter: Some(delete::<Self>), flags, tensor }
     }
 
@@ -181,10 +186,19 @@ pub(crate) fn capsule(
     versioned: bool,
     copied: bool,
 ) -> PyResult<Bound<'_, PyCapsule>> {
-    if versioned { make::<Versioned>(py, export, copied) } else { make::<Unversioned>(py, export, copied) }
+    let flags = if copied { IS_COPIED } else { 0 } | if export.is_writable() { 0 } else { READ_ONLY };
+    if versioned {
+        return make::<Versioned>(py, export, flags);
+    }
+    if flags & READ_ONLY != 0 {
+        let what =
+            "this frame may only be read, which DLPack before 1.0 cannot say: copy it, or ask for a newer version";
+        return Err(PyBufferError::new_err(what));
+    }
+    make::<Unversioned>(py, export, flags)
 }
 
-fn make<H: Head>(py: Python<'_>, export: Box<Export>, copied: bool) -> PyResult<Bound<'_, PyCapsule>> {
+fn make<H: Head>(py: Python<'_>, export: Box<Export>, flags: u64) -> PyResult<Bound<'_, PyCapsule>> {
     let values = export.itemsize();
     let axes = |axes: &[isize], unit: isize| {
         let mut wide = [0_i64; MAX_RANK];
@@ -209,7 +223,7 @@ fn make<H: Head>(py: Python<'_>, export: Box<Export>, copied: bool) -> PyResult<
         byte_offset: 0,
     };
     let (shape, strides) = (axes(export.shape(), 1), axes(export.strides(), values));
-    let managed = Box::new(Managed { head: H::new(tensor, copied), shape, strides, _export: export });
+    let managed = Box::new(Managed { head: H::new(tensor, flags), shape, strides, _export: export });
     let managed = Box::leak(managed);
     let (shape, strides) = (managed.shape.as_mut_ptr(), managed.strides.as_mut_ptr());
     let tensor = managed.head.tensor();

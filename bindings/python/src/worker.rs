@@ -12,6 +12,7 @@ use std::time::Duration;
 use frameport::{Isolation, WaitStrategy};
 use pyo3::prelude::*;
 
+use crate::audience::Audience;
 use crate::channel::Channel;
 use crate::error::{codes, exception, seconds, to_py};
 use crate::frame::{Frame, Frames};
@@ -49,7 +50,16 @@ pub(crate) struct Options {
 
 /// A channel as `frameport.spawn()` wants it: its name, whether this side sends, its spec and delivery.
 #[derive(FromPyObject)]
-pub(crate) struct Wanted(String, bool, Py<Spec>, Py<PyAny>);
+pub(crate) struct Wanted(String, bool, Origin, Py<PyAny>);
+
+/// Where a channel's frames lie.
+#[derive(FromPyObject)]
+pub(crate) enum Origin {
+    /// In a pool of the worker's own.
+    Own(Py<Spec>),
+    /// In an audience's, of which it may have so many.
+    Shared((Py<Audience>, u32)),
+}
 
 /// Starts a worker; `frameport.spawn()` is the way to call it.
 #[pyfunction]
@@ -105,8 +115,12 @@ pub(crate) fn spawn(
         builder = builder.inherit_stderr();
     }
     for Wanted(name, sends, spec, delivery) in &channels {
-        let (spec, delivery) = (&spec.get().core, delivery_of(delivery.bind(py))?);
-        builder = if *sends { builder.input(name, spec, delivery) } else { builder.output(name, spec, delivery) };
+        let delivery = delivery_of(delivery.bind(py))?;
+        builder = match spec {
+            Origin::Own(spec) if *sends => builder.input(name, &spec.get().core, delivery),
+            Origin::Own(spec) => builder.output(name, &spec.get().core, delivery),
+            Origin::Shared((audience, quota)) => builder.share(name, audience.get().core(), delivery, *quota),
+        };
     }
     let core = wait(py, None, |until| builder.spawn_until(until))?;
     let sent = core.senders().map(|sender| Port::sending(py, sender, false));

@@ -141,7 +141,9 @@ def test_select_and_a_bare_descriptor(start):
     one.send(picture(0))
     assert select.select([one], [], [], 30)[0] == [one]
     assert one.recv() and one.try_recv() is None
-    assert select.select([one], [], [], 0)[0] == []
+    # A ring may come late, once; it costs a look.
+    while select.select([one], [], [], 0)[0]:
+        assert one.try_recv() is None
 
 
 def test_without_an_event_loop_there_is_an_error(start):

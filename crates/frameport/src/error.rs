@@ -138,6 +138,14 @@ pub enum Error {
         /// What it did.
         what: String,
     },
+    /// The worker was too slow for an audience it joined without leave to miss frames; it was killed.
+    #[error("'{link}' was cut off from its audience: {what}; receive faster, or join it with a live delivery")]
+    CutOff {
+        /// Which link.
+        link: String,
+        /// What it did not do in time.
+        what: String,
+    },
     /// Bytes of the control channel or of the welcome make no sense.
     #[error("the control channel carried something that makes no sense: {what}")]
     Protocol {

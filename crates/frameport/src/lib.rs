@@ -28,6 +28,7 @@
 //! slot, a descriptor or a process.
 #![deny(unsafe_code)]
 
+mod audience;
 mod channel;
 mod error;
 mod frame;
@@ -39,6 +40,7 @@ mod select;
 mod tokio;
 mod worker;
 
+pub use audience::{Audience, AudienceStats};
 pub use channel::handle::{Receiver, RecvStats, SendStats, Sender};
 pub use error::{Death, Error, Exhausted, SlotHolder};
 pub use frame::{Frame, FrameMut, Hold, Pin, Plane};

@@ -15,12 +15,13 @@ use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::{Channel, Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::blocks;
 
+use crate::channel::audience::Slots;
 use crate::channel::handle::{Receiver, Sender};
 use crate::channel::recv::{self, RecvEnd};
 use crate::channel::send::{self, SendEnd};
 use crate::channel::state::LinkState;
 use crate::error::Error;
-use crate::frame::FrameMut;
+use crate::frame::{FrameMut, Home};
 use crate::pool::Pool;
 
 /// Which side of the link this process is.
@@ -89,11 +90,16 @@ impl Ends {
 
     /// Sends a filled slot over the channel it was loaned from.
     pub(crate) fn send_out(&self, state: &Arc<LinkState>, frame: FrameMut) -> Result<u64, Error> {
-        if !Arc::ptr_eq(&frame.end.state, state) {
-            let what = format!("this frame was loaned from '{}', not from '{}'", frame.end.state.name(), state.name());
-            return Err(Error::Format { what });
-        }
-        let end = Arc::clone(&frame.end);
+        let end = match &frame.home {
+            Home::Channel(end) if Arc::ptr_eq(&end.state, state) => Arc::clone(end),
+            Home::Channel(end) => {
+                let what = format!("this frame was loaned from '{}', not from '{}'", end.state.name(), state.name());
+                return Err(Error::Format { what });
+            }
+            Home::Audience(_) => {
+                return Err(Error::Format { what: "this frame is an audience's: send it there".to_owned() });
+            }
+        };
         end.send(frame)
     }
 
@@ -115,6 +121,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) side: Side,
     pub(crate) channels: &'a [Channel],
     pub(crate) pools: &'a [Arc<Pool>],
+    /// For each channel whose frames are an audience's, their slots; a worker needs none.
+    pub(crate) audiences: &'a [Option<Arc<Slots>>],
     pub(crate) wait: WaitStrategy,
     /// The other side, for messages: "worker 'x' (pid 7)", "the host".
     pub(crate) peer: String,
@@ -135,6 +143,8 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
     let returns = |output: &Channel, input: &Channel| {
         output.delivery == Delivery::Lossless
             && output.direction != input.direction
+            // The worker may only read what others read too.
+            && !input.pool.shared
             && output.spec.same_memory(&input.spec)
     };
     let mut ends = Ends::default();
@@ -151,6 +161,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
             delivery: channel.delivery,
             deadline: terms.deadline,
             in_place: in_place.map(|(_, ((_, pool), _))| Arc::clone(pool)).collect(),
+            audience: terms.audiences.get(index).cloned().flatten(),
             ring: ring::Sender::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
         }));
     }

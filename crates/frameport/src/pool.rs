@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use frameport_mem::page::{OwnPage, PeerPage};
 use frameport_mem::pixels::Bytes;
+use frameport_sys::limits;
 use frameport_sys::memory::{Map, Region, Writers, page_size};
 use frameport_wire::control;
 use frameport_wire::layout::page_len;
@@ -28,6 +29,15 @@ pub(crate) struct Pool {
     pixels: Arc<Map>,
 }
 
+/// The memory of an audience: one pool that many workers read.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    pub(crate) decl: control::Pool,
+    pub(crate) spec: Spec,
+    pixels: (Region, Arc<Map>),
+    host_page: (Region, Arc<Map>),
+}
+
 /// The handles a worker needs for a pool, in the order of the welcome.
 #[derive(Debug)]
 pub(crate) struct Handles {
@@ -45,8 +55,72 @@ pub(crate) fn declare(id: u32, spec: &Spec, slots: u32, meta: u32) -> Result<con
     let stride = size.max(1).checked_next_multiple_of(page_size());
     let len = stride.and_then(|stride| stride.checked_mul(slots as usize));
     match (stride, len) {
-        (Some(stride), Some(len)) => Ok(control::Pool { id, slots, stride, len, meta }),
+        (Some(stride), Some(len)) => Ok(control::Pool { id, slots, stride, len, meta, shared: false }),
         _ => Err(Error::TooLarge { what: format!("{slots} slots of {spec}") }),
+    }
+}
+
+/// Writes the metadata of a slot before it is sent.
+///
+/// # Errors
+/// [`Error::MetaTooLong`].
+pub(crate) fn write_meta(pool: &Pool, channel: &str, slot: u32, meta: &[u8]) -> Result<u32, Error> {
+    if meta.is_empty() {
+        return Ok(0);
+    }
+    let capacity = pool.decl.meta;
+    let len = u32::try_from(meta.len()).ok().filter(|&len| len <= capacity);
+    match len {
+        Some(len) if pool.own.set_meta(slot, meta) => Ok(len),
+        _ => Err(Error::MetaTooLong { channel: channel.to_owned(), len: meta.len(), capacity }),
+    }
+}
+
+/// Bytes left alone beside the pools, for everything else the machine does.
+const RESERVE: u64 = 16 << 20;
+
+/// Whether `need` bytes of pools for `name` fit into what is left.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(crate) fn check_memory(name: &str, need: u64) -> Result<(), Error> {
+    let left = limits::available_memory();
+    if need.saturating_add(RESERVE) > left.bytes {
+        return Err(Error::Memory { link: name.to_owned(), need, left: left.bytes, source_of: left.source });
+    }
+    Ok(())
+}
+
+impl SharedMemory {
+    /// Makes the memory, which only this process may write.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub(crate) fn create(decl: control::Pool, spec: &Spec) -> Result<Self, Error> {
+        let system = Error::system("making a pool");
+        let make = |name, len| Region::create(name, len, Writers::Creator).map(|(region, map)| (region, Arc::new(map)));
+        let pixels = make("frameport-pool", decl.len).map_err(&system)?;
+        let host_page = make("frameport-page", page_len(decl.slots, decl.meta)).map_err(&system)?;
+        Ok(Self { decl: control::Pool { shared: true, ..decl }, spec: spec.clone(), pixels, host_page })
+    }
+
+    /// The pool as the audience itself fills it.
+    pub(crate) fn pool(&self) -> Result<Pool, Error> {
+        let page = &self.host_page.1;
+        Pool::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels.1), page, page)
+    }
+
+    /// The pool as one member has it, under the number `id` on its link, and the handles for it.
+    pub(crate) fn member(&self, id: u32) -> Result<(Pool, Handles), Error> {
+        let system = Error::system("making a member's page");
+        let decl = control::Pool { id, ..self.decl.clone() };
+        let page = page_len(decl.slots, decl.meta);
+        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
+        let pixels = self.pixels.0.try_clone().map_err(&system)?;
+        let host_page = self.host_page.0.try_clone().map_err(&system)?;
+        let own = &self.host_page.1;
+        let pool = Pool::new(decl, &self.spec, Arc::clone(&self.pixels.1), own, &Arc::new(peer_map))?;
+        Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 }
 
@@ -61,7 +135,7 @@ impl Pool {
         let (pixels, pixels_map) = Region::create("frameport-pool", decl.len, Writers::All).map_err(&system)?;
         let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
         let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
-        let pool = Self::new(decl, spec, pixels_map, &Arc::new(own_map), &Arc::new(peer_map))?;
+        let pool = Self::new(decl, spec, Arc::new(pixels_map), &Arc::new(own_map), &Arc::new(peer_map))?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 
@@ -74,13 +148,14 @@ impl Pool {
         let [pixels, host_page, worker_page] = handles;
         let page = page_len(decl.slots, decl.meta);
         let map = |fd, len, writers, writable| Region::adopt(fd, len, writers)?.map(writable);
-        let pixels = map(pixels, decl.len, Writers::All, true).map_err(&system)?;
+        let writers = if decl.shared { Writers::Creator } else { Writers::All };
+        let pixels = map(pixels, decl.len, writers, !decl.shared).map_err(&system)?;
         let peer = map(host_page, page, Writers::Creator, false).map_err(&system)?;
         let own = map(worker_page, page, Writers::All, true).map_err(&system)?;
-        Self::new(decl, spec, pixels, &Arc::new(own), &Arc::new(peer))
+        Self::new(decl, spec, Arc::new(pixels), &Arc::new(own), &Arc::new(peer))
     }
 
-    fn new(decl: control::Pool, spec: &Spec, pixels: Map, own: &Arc<Map>, peer: &Arc<Map>) -> Result<Self, Error> {
+    fn new(decl: control::Pool, spec: &Spec, pixels: Arc<Map>, own: &Arc<Map>, peer: &Arc<Map>) -> Result<Self, Error> {
         let layout = spec.layout()?;
         let fits = decl.slots > 0
             && layout.size <= decl.stride
@@ -90,7 +165,7 @@ impl Pool {
         match (own, peer) {
             (Some(own), Some(peer)) if fits => {
                 let view = layout.image_view();
-                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels: Arc::new(pixels) })
+                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels })
             }
             _ => Err(Error::Protocol { what: format!("the pool announced for {spec} does not hold it") }),
         }

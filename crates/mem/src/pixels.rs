@@ -67,6 +67,12 @@ impl<'a> Bytes<'a> {
         self.len == 0
     }
 
+    /// Whether this process may write it: not the frames of an audience.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// First byte. Whoever reads or writes through it accepts that the memory may change meanwhile.
     #[must_use]
     #[inline]

@@ -161,6 +161,9 @@ pub struct Pool {
     pub len: usize,
     /// Bytes of metadata a frame may carry.
     pub meta: u32,
+    /// The pool of an audience: other workers receive the same frames, and only the host may write their pixels.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// How a side waits for the other.

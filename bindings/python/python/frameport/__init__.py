@@ -22,6 +22,8 @@ Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.a
 from ._host import Delivery, newest, spawn
 from ._loop import DROP, Drop, main, worker
 from ._native import (
+    Audience,
+    AudienceStats,
     Channel,
     ChannelStats,
     Frame,
@@ -41,6 +43,7 @@ from ._select import select
 from ._worker import connect
 from .exceptions import (
     ConfigError,
+    CutOff,
     ForkedError,
     FormatError,
     FrameportError,
@@ -64,9 +67,12 @@ from .exceptions import (
 
 __all__ = [
     "DROP",
+    "Audience",
+    "AudienceStats",
     "Channel",
     "ChannelStats",
     "ConfigError",
+    "CutOff",
     "Delivery",
     "Drop",
     "ForkedError",

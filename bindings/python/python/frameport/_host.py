@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from . import _native
-from ._native import Spec, Worker
+from ._native import Audience, Spec, Worker
 
 SAME_AS_INPUT: Final = ...
 
@@ -24,7 +24,10 @@ class newest:  # noqa: N801  (reads like the words "lossless" and "latest" besid
 Delivery: TypeAlias = Literal["lossless", "latest"] | newest
 """What a channel does when its receiver is slower than its sender."""
 
-Channels: TypeAlias = Spec | Mapping[str, Spec | tuple[Spec, Delivery]]
+Frames: TypeAlias = Spec | Audience
+"""What a channel carries: frames of its own, or those of an audience, which other workers receive too."""
+
+Channels: TypeAlias = Frames | Mapping[str, Frames | tuple[Frames, Delivery]]
 """One channel, or several by their names, each with a delivery of its own if it is to have one."""
 
 
@@ -35,6 +38,7 @@ def spawn(
     *,
     slots: int = 4,
     delivery: Delivery = "lossless",
+    quota: int = 3,
     name: str | None = None,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -59,6 +63,7 @@ def spawn(
     delivery: what a channel to the worker does when the worker is slower than this side. "lossless": every frame arrives,
         a loan waits for a slot; "latest" or `newest(n)`: the newest frames only, nothing waits. What comes back is
         lossless unless its channel says otherwise.
+    quota: of an audience's frames, how many this worker may have at once, received or not.
     name: the worker's name in messages; the program's unless given.
     env: variables set beside those of this process.
     ready_timeout: seconds the worker may take to its first `recv`.
@@ -93,17 +98,17 @@ def spawn(
     arguments = [os.fsdecode(argument) for argument in command]
     sent = _channels("in", input, delivery)
     if output is SAME_AS_INPUT:
-        output = sent[0][1] if sent else None
+        first = sent[0][1] if sent else None
+        output = first.spec if isinstance(first, Audience) else first
     received = _channels("out", output, "lossless")
-    wanted = [(name, True, spec, how) for name, spec, how in sent]
-    wanted += [(name, False, spec, how) for name, spec, how in received]
-    return _native.spawn(arguments, wanted, options)
+    wanted = [(name, True, (frames, quota) if isinstance(frames, Audience) else frames, how) for name, frames, how in sent]
+    return _native.spawn(arguments, wanted + [(name, False, frames, how) for name, frames, how in received], options)
 
 
-def _channels(name: str, wanted: Channels | None, delivery: Delivery) -> list[tuple[str, Spec, Delivery]]:
+def _channels(name: str, wanted: Channels | None, delivery: Delivery) -> list[tuple[str, Any, Delivery]]:
     """Each channel's name, spec and delivery."""
     if wanted is None:
         return []
-    if isinstance(wanted, Spec):
+    if isinstance(wanted, (Spec, Audience)):
         return [(name, wanted, delivery)]
     return [(key, *(value if isinstance(value, tuple) else (value, delivery))) for key, value in wanted.items()]

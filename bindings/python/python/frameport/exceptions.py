@@ -93,6 +93,10 @@ class ProtocolError(FrameportError):
     """The control channel carried something that makes no sense."""
 
 
+class CutOff(FrameportError):
+    """The worker was too slow for an audience it joined without leave to miss frames; it was killed."""
+
+
 class Violation(ProtocolError):
     """The other side provably misbehaved and was cut off."""
 

@@ -118,6 +118,34 @@ impl Ledger {
         }
     }
 
+    /// Free → Sent or Queued: a slot that an audience has lent this member, with its generation there.
+    pub(crate) fn adopt(&mut self, index: u32, generation: u64, ring_seq: u64, seq: u64, now_ns: u64) {
+        if let Some(slot) = self.slot(index).filter(|slot| slot.state == State::Free) {
+            slot.state = State::Filling;
+            slot.generation = generation;
+        }
+        self.queue(index, ring_seq, seq, now_ns);
+    }
+
+    /// How many slots are not free.
+    pub(crate) fn in_use(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.state != State::Free).count()
+    }
+
+    /// The slots that have become free since this was asked last: an audience's, whose member this is the ledger of.
+    pub(crate) fn take_freed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.free)
+    }
+
+    /// Gives up everything a dead member had: it can only have read it.
+    pub(crate) fn free_all(&mut self) {
+        for index in 0..self.slots.len() as u32 {
+            if self.slot(index).is_some_and(|slot| slot.state != State::Free) {
+                self.set_free(index);
+            }
+        }
+    }
+
     /// The last view of this side's own is gone. A loan never sent becomes free.
     pub(crate) fn unpin(&mut self, index: u32) {
         if let Some(slot) = self.slot(index) {

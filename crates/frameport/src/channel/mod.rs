@@ -5,6 +5,7 @@
 //! the sender's [`ledger`] frees the slot at its next look. Host and worker use the same ends; what only the host knows
 //! is whether a slot sent back in place was really the worker's to send.
 
+pub(crate) mod audience;
 pub(crate) mod handle;
 pub(crate) mod ledger;
 pub(crate) mod recv;

@@ -16,11 +16,12 @@ use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
+use super::audience::Slots;
 use super::ledger::{Counts, Ledger, SlotViolation, State};
 use super::state::{End, LinkState};
 use crate::error::{Error, Exhausted, SlotHolder};
-use crate::frame::{Frame, FrameMut, Stamp};
-use crate::pool::Pool;
+use crate::frame::{Frame, FrameMut, Home, Stamp};
+use crate::pool::{self, Pool};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct SendEnd {
     deadline: Option<Duration>,
     /// Pools whose slots may go back in place here.
     in_place: Vec<Arc<Pool>>,
+    /// Whose frames these are, where this is one of many that get them.
+    audience: Option<Arc<Slots>>,
     inner: Mutex<Inner>,
     /// For each slot: the loan itself and the views made from it.
     pins: Box<[AtomicU32]>,
@@ -66,18 +69,37 @@ pub(crate) struct Parts {
     /// How long a loan waits on a lossless channel, unless told; `None` for ever.
     pub(crate) deadline: Option<Duration>,
     pub(crate) in_place: Vec<Arc<Pool>>,
+    pub(crate) audience: Option<Arc<Slots>>,
     pub(crate) ring: ring::Sender,
 }
 
 impl SendEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, ring } = parts;
+        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, audience, ring } = parts;
         let slots = pool.decl.slots;
-        let ledger = Ledger::new(slots, delivery != Delivery::Lossless);
+        let mut ledger = Ledger::new(slots, delivery != Delivery::Lossless);
+        if audience.is_some() {
+            // It lends nothing itself.
+            ledger.take_freed();
+        }
         let inner = Mutex::new(Inner { ring, ledger, next_seq: 0, no_slot: 0, refused: 0, closed: false });
         let pins = (0..slots).map(|_| AtomicU32::new(0)).collect();
         let copied = AtomicU64::new(0);
-        Arc::new(Self { pool, state, name, channel, peer, bells, delivery, deadline, in_place, inner, pins, copied })
+        Arc::new(Self {
+            pool,
+            state,
+            name,
+            channel,
+            peer,
+            bells,
+            delivery,
+            deadline,
+            in_place,
+            audience,
+            inner,
+            pins,
+            copied,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -109,18 +131,97 @@ impl SendEnd {
     /// A slot to fill, if one is free now.
     pub(crate) fn try_loan(self: &Arc<Self>) -> Result<Option<FrameMut>, Error> {
         self.state.check_fork()?;
-        let mut inner = self.lock();
-        self.state.check()?;
-        if inner.closed {
-            return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
+        if self.audience.is_some() {
+            let what =
+                format!("channel '{}' of {} has the frames of an audience: loan them there", self.name, self.peer);
+            return Err(Error::config(what));
         }
+        let mut inner = self.lock();
+        self.check_open(&inner)?;
         let loaned = self.look_for_slot(&mut inner);
         drop(inner);
         let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
         Ok(loaned.and_then(|(slot, generation)| {
             self.pins.get(slot as usize)?.store(1, Ordering::Relaxed);
-            Some(FrameMut::new(Arc::clone(self), slot, generation))
+            Some(FrameMut::new(Home::Channel(Arc::clone(self)), slot, generation))
         }))
+    }
+
+    fn check_open(&self, inner: &Inner) -> Result<(), Error> {
+        self.state.check()?;
+        match inner.closed {
+            true => Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends a frame of the audience to this member, if no more than `quota` slots are with it then. False if they are: its
+    /// receiver is slower than a lossless channel allows for, or holds all it may.
+    pub(crate) fn offer(&self, frame: &Descriptor, quota: usize) -> Result<bool, Error> {
+        self.state.check_fork()?;
+        let mut inner = self.lock();
+        self.check_open(&inner)?;
+        let offered = self.publish_shared(&mut inner, *frame, quota);
+        drop(inner);
+        self.bells.ring(frame_bit(self.channel));
+        offered.map_err(|lie| self.state.violation(&lie))
+    }
+
+    fn publish_shared(&self, inner: &mut Inner, mut frame: Descriptor, quota: usize) -> Result<bool, String> {
+        self.look(inner)?;
+        if inner.ledger.in_use() >= quota {
+            // An older frame makes room for this one.
+            let Some(oldest) = inner.ledger.oldest_queued() else { return Ok(false) };
+            inner.ring.unlink(oldest + 1);
+            self.look(inner)?;
+            if inner.ledger.in_use() >= quota {
+                return Ok(false);
+            }
+        }
+        self.audience.iter().for_each(|slots| slots.retain(frame.slot));
+        (frame.ring_seq, frame.pool) = (inner.ring.next_seq(), self.pool.decl.id);
+        inner.ledger.adopt(frame.slot, frame.generation, frame.ring_seq, frame.seq, now_ns());
+        inner.ring.publish(frame.encode());
+        if let Some(depth) = self.delivery.depth() {
+            let published = inner.ring.next_seq();
+            inner.ring.unlink(published.saturating_sub(depth.into()));
+            self.look(inner)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until an [`offer`](Self::offer) is taken.
+    pub(crate) fn offer_until(
+        &self,
+        frame: &Descriptor,
+        quota: usize,
+        until: &mut Until<'_>,
+    ) -> Result<Result<(), Ended>, Error> {
+        let look = || Ok::<_, Error>(if self.offer(frame, quota)? { Look::Found(()) } else { Look::Nothing });
+        self.bells.wait(slot_bit(self.channel), until, look)
+    }
+
+    /// A member did not get a frame, for it has all it may have.
+    pub(crate) fn count_no_slot(&self) {
+        self.lock().no_slot += 1;
+    }
+
+    /// Gives back to the audience what this member has let go of.
+    pub(crate) fn settle(&self) {
+        if self.state.end().is_none() {
+            let looked = self.look(&mut self.lock());
+            drop(looked.map_err(|lie| self.state.violation(&lie)));
+        }
+    }
+
+    /// Takes back the oldest frame this member has not taken; false if there is none.
+    pub(crate) fn take_back(&self) -> bool {
+        let mut inner = self.lock();
+        let Some(oldest) = inner.ledger.oldest_queued().filter(|_| self.state.end().is_none()) else { return false };
+        inner.ring.unlink(oldest + 1);
+        let looked = self.look(&mut inner);
+        drop(inner);
+        looked.map_err(|lie| self.state.violation(&lie)).is_ok()
     }
 
     /// A free slot; on a live channel, where there is none, that of the oldest frame nobody has taken.
@@ -140,12 +241,22 @@ impl SendEnd {
     /// Compares what was sent with the peer's words.
     fn look(&self, inner: &mut Inner) -> Result<(), String> {
         let word_of = |slot| self.pool.peer.state(slot);
-        if self.delivery == Delivery::Lossless {
-            return inner.ledger.look(word_of).map_err(|lie| lie.to_string());
+        let looked = if self.delivery == Delivery::Lossless {
+            inner.ledger.look(word_of)
+        } else {
+            // In this order: see the ring's proof.
+            let visit = inner.ring.visit().map_err(|lie| lie.to_string())?;
+            inner.ledger.settle(visit, inner.ring.oldest(), word_of)
+        };
+        self.give_back(inner);
+        looked.map_err(|lie| lie.to_string())
+    }
+
+    /// Gives the audience back what this member has let go of.
+    fn give_back(&self, inner: &mut Inner) {
+        if let Some(slots) = &self.audience {
+            slots.release(inner.ledger.take_freed());
         }
-        // In this order: see the ring's proof.
-        let visit = inner.ring.visit().map_err(|lie| lie.to_string())?;
-        inner.ledger.settle(visit, inner.ring.oldest(), word_of).map_err(|lie| lie.to_string())
     }
 
     /// A slot to fill: on a lossless channel waiting for one, on a live one now or not at all.
@@ -218,17 +329,14 @@ impl SendEnd {
 
     fn try_send(&self, mut frame: FrameMut) -> Result<u64, Error> {
         self.state.check_fork()?;
-        if !std::ptr::eq(Arc::as_ptr(&frame.end), self) {
+        if !frame.home.is(self) {
             let what =
                 format!("this frame was loaned from another channel than '{}' of '{}'", self.name, self.state.name());
             return Err(Error::Format { what });
         }
         let meta_len = self.write_meta(&self.pool, frame.slot, &frame.meta)?;
         let mut inner = self.lock();
-        self.state.check()?;
-        if inner.closed {
-            return Err(Error::LinkClosed { link: self.state.name().to_owned(), why: "its input was finished here" });
-        }
+        self.check_open(&inner)?;
         let seq = frame.stamp.seq.unwrap_or(inner.next_seq);
         let ring_seq = inner.ring.next_seq();
         let now = now_ns();
@@ -243,7 +351,8 @@ impl SendEnd {
             ..frame.stamp.descriptor(now)
         };
         inner.ledger.queue(frame.slot, ring_seq, seq, now);
-        if frame.forget() {
+        frame.forget();
+        if self.unpin(frame.slot) {
             inner.ledger.unpin(frame.slot);
         }
         inner.next_seq = seq.wrapping_add(1);
@@ -282,16 +391,8 @@ impl SendEnd {
         Ok(())
     }
 
-    pub(crate) fn write_meta(&self, pool: &Pool, slot: u32, meta: &[u8]) -> Result<u32, Error> {
-        if meta.is_empty() {
-            return Ok(0);
-        }
-        let capacity = pool.decl.meta;
-        let len = u32::try_from(meta.len()).ok().filter(|&len| len <= capacity);
-        match len {
-            Some(len) if pool.own.set_meta(slot, meta) => Ok(len),
-            _ => Err(Error::MetaTooLong { channel: self.name.clone(), len: meta.len(), capacity }),
-        }
+    fn write_meta(&self, pool: &Pool, slot: u32, meta: &[u8]) -> Result<u32, Error> {
+        pool::write_meta(pool, &self.name, slot, meta)
     }
 
     /// A reply had to be copied because a view of the frame was alive.
@@ -368,6 +469,10 @@ impl SendEnd {
             let _ = this.look(inner);
             let taken = inner.ring.taken().unwrap_or(inner.ledger.counts().received);
             inner.ledger.reclaim(taken);
+            if this.audience.is_some() {
+                inner.ledger.free_all();
+                this.give_back(inner);
+            }
         }
         state.finish(end);
     }
@@ -401,7 +506,7 @@ pub(crate) struct SendCounts {
 }
 
 impl Stamp {
-    fn descriptor(&self, now_ns: u64) -> Descriptor {
+    pub(crate) fn descriptor(&self, now_ns: u64) -> Descriptor {
         let &Self { timestamp_ns, pts, duration, .. } = self;
         Descriptor { timestamp_ns: timestamp_ns.unwrap_or(now_ns), pts, duration, ..Descriptor::default() }
     }

@@ -24,6 +24,8 @@ pub(crate) enum End {
     Died(Arc<Death>),
     /// The peer did what it must not.
     Violation(String),
+    /// The peer was too slow for what it had asked for.
+    CutOff(String),
     /// The host is gone.
     HostGone,
 }
@@ -176,6 +178,15 @@ impl LinkState {
             End::HostGone => closed("the host is gone"),
             End::Died(death) => Error::WorkerDied(Arc::clone(death)),
             End::Violation(what) => Error::Violation { link: self.name.clone(), what: what.clone() },
+            End::CutOff(what) => Error::CutOff { link: self.name.clone(), what: what.clone() },
+        }
+    }
+
+    /// Ends the link of a peer that is too slow, and says so.
+    pub(crate) fn cut_off(&self, what: String) {
+        tracing::warn!(link = self.name, "cut off: {what}");
+        if self.finish(End::CutOff(what)) {
+            self.on_violation.get().inspect(|hook| hook());
         }
     }
 

@@ -7,13 +7,60 @@ use frameport_wire::spec::{ImageView, Spec};
 use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
+use crate::audience::Core;
 use crate::channel::send::SendEnd;
 use crate::error::Error;
+use crate::pool::Pool;
+
+/// Who lent a slot and gets it back.
+#[derive(Clone, Debug)]
+pub(crate) enum Home {
+    Channel(Arc<SendEnd>),
+    Audience(Arc<Core>),
+}
+
+impl Home {
+    fn pool(&self) -> &Pool {
+        match self {
+            Self::Channel(end) => &end.pool,
+            Self::Audience(core) => &core.pool,
+        }
+    }
+
+    fn forked(&self) -> bool {
+        match self {
+            Self::Channel(end) => end.state.forked(),
+            Self::Audience(core) => core.forked(),
+        }
+    }
+
+    /// Whether it is this channel.
+    pub(crate) fn is(&self, other: &SendEnd) -> bool {
+        matches!(self, Self::Channel(end) if std::ptr::eq(Arc::as_ptr(end), other))
+    }
+
+    fn pin(&self, slot: u32) {
+        match self {
+            Self::Channel(end) => end.pin(slot),
+            Self::Audience(core) => core.slots.pin(slot),
+        }
+    }
+
+    /// One view less. In a forked child the slots are the parent's business.
+    fn unpin(&self, slot: u32) {
+        match self {
+            _ if self.forked() => {}
+            Self::Channel(end) if end.unpin(slot) => end.unpinned(slot),
+            Self::Channel(_) => {}
+            Self::Audience(core) => core.slots.unpin(slot),
+        }
+    }
+}
 
 /// A slot to fill: this side's alone until it is sent. Dropping it gives the slot back.
 #[derive(Debug)]
 pub struct FrameMut {
-    pub(crate) end: Arc<SendEnd>,
+    pub(crate) home: Home,
     pub(crate) slot: u32,
     pub(crate) generation: u64,
     pub(crate) stamp: Stamp,
@@ -23,15 +70,15 @@ pub struct FrameMut {
 }
 
 impl FrameMut {
-    pub(crate) fn new(end: Arc<SendEnd>, slot: u32, generation: u64) -> Self {
-        let payload_len = end.pool.layout.size;
-        Self { end, slot, generation, stamp: Stamp::default(), payload_len, meta: Vec::new(), gone: false }
+    pub(crate) fn new(home: Home, slot: u32, generation: u64) -> Self {
+        let payload_len = home.pool().layout.size;
+        Self { home, slot, generation, stamp: Stamp::default(), payload_len, meta: Vec::new(), gone: false }
     }
 
     /// What the frame is to become.
     #[must_use]
     pub fn spec(&self) -> &Spec {
-        &self.end.pool.spec
+        &self.home.pool().spec
     }
 
     /// All bytes of the payload.
@@ -41,25 +88,25 @@ impl FrameMut {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the ledger only loans slots of the pool")]
     pub fn payload(&self) -> Bytes<'_> {
-        self.end.pool.bytes(self.slot, self.payload_len).expect("a slot of the pool")
+        self.home.pool().bytes(self.slot, self.payload_len).expect("a slot of the pool")
     }
 
     /// Plane `index` to write to, if the format has that many.
     #[must_use]
     pub fn plane_mut(&mut self, index: usize) -> Option<Plane<'_>> {
-        Plane::new(self.payload(), self.end.pool.layout.planes().get(index)?)
+        Plane::new(self.payload(), self.home.pool().layout.planes().get(index)?)
     }
 
     /// The planes, in the format's order.
     pub fn planes_mut(&mut self) -> impl Iterator<Item = Plane<'_>> {
         let payload = self.payload();
-        self.end.pool.layout.planes().iter().filter_map(move |layout| Plane::new(payload, layout))
+        self.home.pool().layout.planes().iter().filter_map(move |layout| Plane::new(payload, layout))
     }
 
     /// The frame as one strided array, where it is one.
     #[must_use]
     pub fn image_view(&self) -> Option<&ImageView> {
-        self.end.pool.view.as_ref()
+        self.home.pool().view.as_ref()
     }
 
     /// Fills the whole payload.
@@ -81,7 +128,7 @@ impl FrameMut {
     /// # Errors
     /// Another length than the spec's on a channel of video or tensors, or more than the capacity.
     pub fn set_len(&mut self, len: usize) -> Result<(), Error> {
-        if !self.end.pool.accepts(len as u64) {
+        if !self.home.pool().accepts(len as u64) {
             return Err(Error::Format { what: format!("a payload of {len} bytes is not one of {}", self.spec()) });
         }
         self.payload_len = len;
@@ -123,27 +170,26 @@ impl FrameMut {
     /// # Errors
     /// [`Error::Forked`] in a forked child, where they are not mapped.
     pub fn check_fork(&self) -> Result<(), Error> {
-        self.end.state.check_fork()
+        if self.home.forked() { Err(Error::Forked) } else { Ok(()) }
     }
 
     /// Keeps the slot from reuse while a view of this side's own is alive, also after `send`.
     #[must_use]
     pub fn pin(&self) -> Pin {
-        self.end.pin(self.slot);
-        Pin { end: Arc::clone(&self.end), slot: self.slot }
+        self.home.pin(self.slot);
+        Pin { home: self.home.clone(), slot: self.slot }
     }
 
-    /// Gives up the loan's own pin; true when it was the last. The slot is then not this frame's any more.
-    pub(crate) fn forget(&mut self) -> bool {
+    /// Gives up the loan's own pin, which is the caller's to do: the slot is not this frame's any more.
+    pub(crate) fn forget(&mut self) {
         self.gone = true;
-        self.end.unpin(self.slot)
     }
 }
 
 impl Drop for FrameMut {
     fn drop(&mut self) {
-        if !self.gone && !self.end.state.forked() && self.end.unpin(self.slot) {
-            self.end.unpinned(self.slot);
+        if !self.gone {
+            self.home.unpin(self.slot);
         }
     }
 }
@@ -151,21 +197,19 @@ impl Drop for FrameMut {
 /// Keeps a slot this side filled from reuse.
 #[derive(Debug)]
 pub struct Pin {
-    end: Arc<SendEnd>,
+    home: Home,
     slot: u32,
 }
 
 impl Clone for Pin {
     fn clone(&self) -> Self {
-        self.end.pin(self.slot);
-        Self { end: Arc::clone(&self.end), slot: self.slot }
+        self.home.pin(self.slot);
+        Self { home: self.home.clone(), slot: self.slot }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if !self.end.state.forked() && self.end.unpin(self.slot) {
-            self.end.unpinned(self.slot);
-        }
+        self.home.unpin(self.slot);
     }
 }

@@ -10,6 +10,7 @@ mod loan;
 mod plane;
 mod received;
 
+pub(crate) use loan::Home;
 pub use loan::{FrameMut, Pin};
 pub use plane::Plane;
 pub use received::{Frame, Hold};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::process::{self, Spawn, Stderr};
-use frameport_sys::{isolation, limits, socket};
+use frameport_sys::{isolation, socket};
 use frameport_wire::PROTOCOL;
 use frameport_wire::control::{self, Channel, Direction, Hello, ToWorker, Welcome};
 use frameport_wire::layout::{SIZES, page_len, ring_capacity};
@@ -20,6 +20,7 @@ use super::builder::{Wanted, WorkerBuilder};
 use super::service::Service;
 use super::supervised::{Progress, Supervised};
 use super::worker::Worker;
+use crate::audience::{Core, Seat};
 use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::link::{self, Control, Side, Terms};
@@ -27,8 +28,6 @@ use crate::pool::{self, Handles, Pool};
 
 /// How long after the end of its control channel a worker may take to be dead.
 const HUNG_UP: Duration = Duration::from_secs(1);
-/// Bytes left alone beside the pools, for everything else the machine does.
-const RESERVE: u64 = 16 << 20;
 
 /// A pool made for a wanted channel.
 struct Made {
@@ -39,12 +38,27 @@ struct Made {
 
 pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worker, Error> {
     let name = builder.display_name();
-    let specs: Vec<&Spec> = builder.channels.iter().map(|channel| &channel.spec).collect();
+    let own = builder.channels.iter().filter(|channel| channel.audience.is_none());
+    let specs: Vec<&Spec> = own.map(|channel| &channel.spec).collect();
+    // Given back where the worker does not come up, or when it is gone.
+    let seats = builder
+        .channels
+        .iter()
+        .map(|channel| channel.audience.as_ref().map(|(core, quota)| Core::reserve(core, *quota)).transpose());
+    let seats: Vec<Option<Seat>> = seats.collect::<Result<_, _>>()?;
     check_memory(&name, &specs, &builder)?;
     let made = make_all(&builder)?;
     let (worker, level) = start(&name, &builder)?;
     match lead(&builder, &worker, made, until) {
-        Ok(()) => Ok(Worker::new(worker, level, builder.grace)),
+        Ok(()) => {
+            let ends = worker.ends.get().map_or(&[][..], |ends| &ends.send);
+            for (wanted, seat) in builder.channels.iter().zip(seats) {
+                if let (Some(seat), Some(end)) = (seat, ends.iter().find(|end| end.name() == wanted.name)) {
+                    seat.take(Arc::clone(end));
+                }
+            }
+            Ok(Worker::new(worker, level, builder.grace))
+        }
         Err(error) => {
             worker.kill();
             let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
@@ -62,11 +76,7 @@ fn check_memory(name: &str, specs: &[&Spec], builder: &WorkerBuilder) -> Result<
         let pages = 2 * page_len(decl.slots, decl.meta);
         need = need.saturating_add(decl.len as u64).saturating_add(pages as u64);
     }
-    let left = limits::available_memory();
-    if need.saturating_add(RESERVE) > left.bytes {
-        return Err(Error::Memory { link: name.to_owned(), need, left: left.bytes, source_of: left.source });
-    }
-    Ok(())
+    pool::check_memory(name, need)
 }
 
 fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
@@ -74,12 +84,16 @@ fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
 }
 
 fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Result<Made, Error> {
-    let decl = pool::declare(id, spec, builder.slots, builder.meta_capacity)?;
-    let (pool, handles) = Pool::create(decl.clone(), spec)?;
+    let (pool, handles) = match &wanted.audience {
+        Some((core, _)) => core.memory.member(id)?,
+        None => Pool::create(pool::declare(id, spec, builder.slots, builder.meta_capacity)?, spec)?,
+    };
+    let decl = pool.decl.clone();
     // Answers in place travel beside the pool's own slots.
-    let inputs = builder.channels.iter().filter(|other| other.direction == Direction::In).count();
-    let pools = if wanted.direction == Direction::Out { 1 + inputs } else { 1 };
-    let travellers = builder.slots.saturating_mul(u32::try_from(pools).unwrap_or(u32::MAX));
+    let inputs = builder.channels.iter().filter(|other| other.direction == Direction::In && other.audience.is_none());
+    let returned = if wanted.direction == Direction::Out { inputs.count() } else { 0 };
+    let returned = builder.slots.saturating_mul(u32::try_from(returned).unwrap_or(u32::MAX));
+    let travellers = decl.slots.saturating_add(returned);
     let channel = Channel {
         name: wanted.name.clone(),
         direction: wanted.direction,
@@ -234,7 +248,13 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
     let name = worker.state.name();
     let peer = format!("worker '{name}' (pid {})", worker.pid);
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
-    let terms = Terms { side: Side::Host, channels: &channels, pools: &pools, wait, peer, deadline };
+    let audiences: Vec<_> = builder
+        .channels
+        .iter()
+        .map(|wanted| wanted.audience.as_ref().map(|(core, _)| Arc::clone(&core.slots)))
+        .collect();
+    let (side, channels_of, pools, audiences) = (Side::Host, &channels, &pools, &audiences);
+    let terms = Terms { side, channels: channels_of, pools, audiences, wait, peer, deadline };
     let _ = worker.ends.set(link::connect(&worker.state, control, &terms)?);
 
     let welcome =

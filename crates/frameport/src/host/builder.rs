@@ -15,6 +15,7 @@ use frameport_wire::spec::Spec;
 use super::bring_up;
 use super::forward::LineSink;
 use super::worker::Worker;
+use crate::audience::{Audience, Core};
 use crate::error::Error;
 
 /// One channel as it was asked for.
@@ -24,6 +25,8 @@ pub(super) struct Wanted {
     pub(super) direction: Direction,
     pub(super) spec: Spec,
     pub(super) delivery: Delivery,
+    /// Whose frames it carries, if they are not the worker's alone, and how many it may have at once.
+    pub(super) audience: Option<(Arc<Core>, u32)>,
 }
 
 /// A worker to be: a command, its channels, its limits.
@@ -123,8 +126,19 @@ impl WorkerBuilder {
         self.channel(name, Direction::Out, spec.into(), delivery)
     }
 
+    /// Adds a channel to the worker that carries the frames of `audience`, which other workers receive too. It may have
+    /// `quota` of them at once, received or not; with a live delivery older ones make room for newer ones, with
+    /// [`Delivery::Lossless`] the audience's sender waits, and cuts it off after its deadline.
+    #[must_use]
+    pub fn share(mut self, name: &str, audience: &Audience, delivery: Delivery, quota: u32) -> Self {
+        let (name, spec) = (name.to_owned(), audience.spec().clone());
+        let audience = Some((audience.core(), quota));
+        self.channels.push(Wanted { name, direction: Direction::In, spec, delivery, audience });
+        self
+    }
+
     fn channel(mut self, name: &str, direction: Direction, spec: Spec, delivery: Delivery) -> Self {
-        self.channels.push(Wanted { name: name.to_owned(), direction, spec, delivery });
+        self.channels.push(Wanted { name: name.to_owned(), direction, spec, delivery, audience: None });
         self
     }
 
@@ -238,13 +252,14 @@ impl WorkerBuilder {
             if self.channels.iter().take(index).any(|other| other.name == channel.name) {
                 return Err(Error::config(format!("two channels are named '{}'", channel.name)));
             }
+            let slots = channel.audience.as_ref().map_or(self.slots, |(_, quota)| *quota);
             if let Some(depth) = channel.delivery.depth()
-                && !(1..self.slots).contains(&depth)
+                && !(1..slots).contains(&depth)
             {
                 return Err(Error::config(format!(
                     "channel '{}' is to keep the {depth} newest frames in {} slots: 1 or more are possible, with more slots \
                      than that (three more, one being filled, one held, one on its way back, never lack one)",
-                    channel.name, self.slots
+                    channel.name, slots
                 )));
             }
         }

@@ -384,6 +384,6 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Res
     let control = Control::join(&welcome.channels, regions, next()?)?;
     let peer = "the host".to_owned();
     let (channels, wait) = (&welcome.channels, welcome.wait);
-    let terms = Terms { side: Side::Worker, channels, pools: &pools, wait, peer, deadline: None };
+    let terms = Terms { side: Side::Worker, channels, pools: &pools, audiences: &[], wait, peer, deadline: None };
     link::connect(state, control, &terms)
 }

@@ -87,6 +87,14 @@ impl Region {
         Ok(Self { fd, len })
     }
 
+    /// Another handle of the region.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, len: self.len })
+    }
+
     /// Maps the region, writable if asked, and faults every page in, so that no frame pays for a page fault.
     ///
     /// # Errors

@@ -1,0 +1,275 @@
+//! One pool of frames for many workers: pixels are written once, and each worker reads them where they are.
+//!
+//! *Who calls it*: host applications; a worker joins by [`crate::WorkerBuilder::share`]. *Invariants*: only this process may
+//! write the pixels (the region is sealed after it was mapped); a frame's slot is reused when no member has it and no view
+//! of this side's own is alive; each member has a quota, and the quotas together leave a slot to fill, so that no member's
+//! pace is another's. *A hostile worker* can keep its quota. Frames of an audience cannot be changed by it, nor go back in
+//! place.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use frameport_mem::park::{Ended, Until};
+use frameport_sys::clock::now_ns;
+use frameport_sys::memory::ForkStamp;
+use frameport_wire::control::Delivery;
+use frameport_wire::descriptor::Descriptor;
+use frameport_wire::layout::MAX_SLOTS;
+use frameport_wire::spec::Spec;
+
+use crate::channel::audience::Slots;
+use crate::channel::send::SendEnd;
+use crate::error::{Error, Exhausted};
+use crate::frame::{FrameMut, Home};
+use crate::pool::{self, Pool, SharedMemory};
+
+/// Bytes of metadata a frame of an audience may carry.
+const META: u32 = 4096;
+
+/// What everything of an audience shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) memory: SharedMemory,
+    pub(crate) pool: Pool,
+    pub(crate) slots: Arc<Slots>,
+    fork: ForkStamp,
+    members: Mutex<Members>,
+    /// Held while a frame is shared: every member gets the frames in one order.
+    sending: Mutex<Sending>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<Arc<Member>>,
+    /// Slots that members, those being started included, may have together.
+    reserved: u32,
+}
+
+#[derive(Debug, Default)]
+struct Sending {
+    next_seq: u64,
+    sent: u64,
+    no_slot: u64,
+}
+
+/// A worker that receives an audience's frames.
+#[derive(Debug)]
+struct Member {
+    end: Arc<SendEnd>,
+    seat: Seat,
+}
+
+/// A member's right to its quota, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Weak, for an audience has its members.
+    core: Weak<Core>,
+    quota: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(crate) fn forked(&self) -> bool {
+        self.fork.forked()
+    }
+
+    /// Sets `quota` slots aside for a member to be.
+    pub(crate) fn reserve(core: &Arc<Self>, quota: u32) -> Result<Seat, Error> {
+        // Those that have left give their seats back first.
+        core.members();
+        let mut members = lock(&core.members);
+        let (slots, others) = (core.memory.decl.slots, members.reserved);
+        if quota == 0 || others.saturating_add(quota) >= slots {
+            return Err(Error::config(format!(
+                "a member with a quota of {quota} does not fit an audience of {slots} slots, of which others have {others}: \
+                 quotas are 1 or more, and one slot beside them is to be filled"
+            )));
+        }
+        members.reserved += quota;
+        Ok(Seat { core: Arc::downgrade(core), quota })
+    }
+
+    fn members(&self) -> Vec<Arc<Member>> {
+        let mut members = lock(&self.members);
+        let gone = |member: &Arc<Member>| member.end.state.end().is_some();
+        // Their seats are given back outside of the lock.
+        let left: Vec<_> = members.list.extract_if(.., |member| gone(member)).collect();
+        let list = members.list.clone();
+        drop(members);
+        drop(left);
+        list
+    }
+}
+
+impl Seat {
+    /// The worker is ready: from now on it gets every frame.
+    pub(crate) fn take(self, end: Arc<SendEnd>) {
+        if let Some(core) = self.core.upgrade() {
+            lock(&core.members).list.push(Arc::new(Member { end, seat: self }));
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            let mut members = lock(&core.members);
+            members.reserved = members.reserved.saturating_sub(self.quota);
+        }
+    }
+}
+
+/// One pool of frames that many workers receive. Cheap to clone; may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    core: Arc<Core>,
+}
+
+impl Audience {
+    /// Makes a pool of `slots` frames. Members need their quotas of it, and one slot beside them is to be filled.
+    ///
+    /// # Errors
+    /// [`Error::Spec`], [`Error::Config`], and [`Error::Memory`] for more than is left.
+    pub fn new(spec: impl Into<Spec>, slots: u32) -> Result<Self, Error> {
+        let spec = spec.into();
+        if !(2..=MAX_SLOTS).contains(&slots) {
+            return Err(Error::config(format!("{slots} slots for an audience: 2 to {MAX_SLOTS} are possible")));
+        }
+        let decl = pool::declare(0, &spec, slots, META)?;
+        pool::check_memory("an audience", decl.len as u64)?;
+        let memory = SharedMemory::create(decl, &spec)?;
+        let pool = memory.pool()?;
+        let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
+        let slots = Arc::new(Slots::new(slots));
+        let (members, sending) = (Mutex::default(), Mutex::default());
+        Ok(Self { core: Arc::new(Core { memory, pool, slots, fork, members, sending }) })
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    /// What the frames are.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.core.memory.spec
+    }
+
+    /// A slot to fill. Never waits: the quotas leave one; where this side's own loans and views have it, frames that live
+    /// members have not received are taken back.
+    ///
+    /// # Errors
+    /// [`Error::PoolExhausted`] when this side itself has too many slots; [`Error::Forked`].
+    pub fn loan(&self) -> Result<FrameMut, Error> {
+        let core = &self.core;
+        if core.forked() {
+            return Err(Error::Forked);
+        }
+        let lent = core.slots.loan().or_else(|| {
+            let members = core.members();
+            members.iter().for_each(|member| member.end.settle());
+            let mut lent = core.slots.loan();
+            while lent.is_none() && members.iter().filter(|member| member.end.take_back()).count() > 0 {
+                lent = core.slots.loan();
+            }
+            lent
+        });
+        match lent {
+            Some((slot, generation)) => Ok(FrameMut::new(Home::Audience(Arc::clone(core)), slot, generation)),
+            None => {
+                lock(&core.sending).no_slot += 1;
+                Err(Error::PoolExhausted(Box::new(Exhausted {
+                    link: "an audience".to_owned(),
+                    channel: self.spec().to_string(),
+                    waited: Duration::ZERO,
+                    holders: core.members().iter().flat_map(|member| member.end.holders()).collect(),
+                    hint: Some("loans and views of this side's own have the rest: drop them".to_owned()),
+                })))
+            }
+        }
+    }
+
+    /// Sends a filled slot to every member, and returns the frame's number. A live member that has its quota misses the
+    /// frame, which is counted on its channel; for a lossless one it is waited up to its deadline, then that worker is cut
+    /// off, and its `recv` says so. Members that have left are forgotten.
+    ///
+    /// # Errors
+    /// [`Error::MetaTooLong`], and [`Error::Format`] for a slot of another audience or a channel; [`Error::Forked`].
+    pub fn send(&self, mut frame: FrameMut) -> Result<u64, Error> {
+        let core = &self.core;
+        if core.forked() {
+            return Err(Error::Forked);
+        }
+        if !matches!(&frame.home, Home::Audience(home) if Arc::ptr_eq(home, core)) {
+            return Err(Error::Format { what: "this frame was not loaned from this audience".to_owned() });
+        }
+        let meta_len = pool::write_meta(&core.pool, "audience", frame.slot, &frame.meta)?;
+        let mut sending = lock(&core.sending);
+        let seq = frame.stamp.seq.unwrap_or(sending.next_seq);
+        sending.next_seq = seq.wrapping_add(1);
+        sending.sent += 1;
+        let shared = Descriptor {
+            slot: frame.slot,
+            generation: frame.generation,
+            seq,
+            payload_len: frame.payload_len as u64,
+            meta_len,
+            ..frame.stamp.descriptor(now_ns())
+        };
+        let members = core.members();
+        // First those that take it at once: nobody waits for a slow one but the sender.
+        let late = members.iter().filter(|member| {
+            let offered = member.end.offer(&shared, member.seat.quota as usize);
+            let is_late = matches!(offered, Ok(false));
+            if is_late && member.end.delivery() != Delivery::Lossless {
+                member.end.count_no_slot();
+            }
+            is_late && member.end.delivery() == Delivery::Lossless
+        });
+        for Member { end, seat } in late.map(Arc::as_ref).collect::<Vec<_>>() {
+            let mut until = end.deadline().map_or_else(Until::forever, Until::after);
+            // Who has ended meanwhile is forgotten at the next frame.
+            if let Ok(Err(Ended::TimedOut { after })) = end.offer_until(&shared, seat.quota as usize, &mut until) {
+                end.count_no_slot();
+                let seconds = after.as_secs_f32();
+                end.state.cut_off(format!("it made no room for frame {seq} within {seconds} s"));
+            }
+        }
+        drop(sending);
+        // The loan's own pin.
+        frame.forget();
+        core.slots.unpin(frame.slot);
+        Ok(seq)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> AudienceStats {
+        let members = self.core.members();
+        if !self.core.forked() {
+            members.iter().for_each(|member| member.end.settle());
+        }
+        let Sending { sent, no_slot, .. } = *lock(&self.core.sending);
+        let free = self.core.slots.free() as u64;
+        AudienceStats { sent, no_slot, members: members.len() as u64, free, copied: 0 }
+    }
+}
+
+/// Counters of an audience; those of each member are its worker's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AudienceStats {
+    /// Frames sent.
+    pub sent: u64,
+    /// Loans that found no slot.
+    pub no_slot: u64,
+    /// Workers that receive them now.
+    pub members: u64,
+    /// Slots nobody has.
+    pub free: u64,
+    /// Frames whose pixels were copied: none, ever.
+    pub copied: u64,
+}
