@@ -178,6 +178,14 @@ pub enum Error {
         /// What the reader said.
         source: serde_json::Error,
     },
+    /// Parameters that are no control message together. They are as they were.
+    #[error("the parameters of worker '{link}' cannot be set: {what}; send larger things as frames or metadata")]
+    Params {
+        /// Which worker.
+        link: String,
+        /// What is wrong with them.
+        what: String,
+    },
     /// This process has no host.
     #[error(transparent)]
     Inherit(#[from] InheritError),

@@ -50,8 +50,9 @@ pub use frameport_sys::clock::now_ns as now;
 pub use frameport_sys::isolation::Level as Isolation;
 pub use frameport_sys::process::{Exit, signal_name};
 pub use frameport_wire::control::{Delivery, WaitStrategy};
+pub use frameport_wire::event::Level;
 pub use frameport_wire::spec;
-pub use host::{Stats, Worker, WorkerBuilder};
+pub use host::{Event, Params, Stats, Worker, WorkerBuilder};
 pub use select::select;
 pub use worker::{Link, LinkBuilder};
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Provable lies: the attack, and what the violation says of it.
-const LIES: [(&str, &str); 26] = [
+const LIES: [(&str, &str); 28] = [
     ("wrong_entry", "the entry where 0 is due says it is 5"),
     ("max", "the entry where 0 is due says it is 18446744073709551614"),
     ("taken_ahead", "it has taken 9 entries, after 0 and of 2"),
@@ -49,6 +49,8 @@ const LIES: [(&str, &str); 26] = [
     ("word_of_another", "slot 0 (generation 1): it wrote release word 5"),
     ("word_early", "slot 2"),
     ("nonsense", "control message"),
+    ("event_level", "control message"),
+    ("event_deep", "control message"),
 ];
 
 /// The workers of this file.
@@ -129,6 +131,12 @@ fn lie(rig: &Rig, role: &str) -> Option<()> {
         "word_of_another" => rig.say_of(0, released(1)),
         "word_early" => rig.say_of(2, released(9)),
         "nonsense" => socket::send(rig.link.as_fd(), &[0xff; 64], &[]).unwrap(),
+        "event_level" => rig.say_json(r#"{"type":"event","level":"loud","message":""}"#),
+        "event_deep" => {
+            let (open, close) = ("[".repeat(1000), "]".repeat(1000));
+            let fields = format!(r#"{{"deep":{open}{close}}}"#);
+            rig.say_json(&format!(r#"{{"type":"event","level":"info","message":"","fields":{fields}}}"#));
+        }
         _ => return None,
     }
     Some(())

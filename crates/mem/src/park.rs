@@ -31,7 +31,7 @@ use frameport_sys::event::{Doorbell, Event};
 use frameport_sys::futex;
 use frameport_sys::memory::Map;
 use frameport_wire::control::WaitStrategy;
-use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARKED};
+use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARAMS, PARKED};
 
 pub use crate::until::{Ended, Until};
 use crate::words::{OwnWords, PeerWords};
@@ -189,6 +189,17 @@ impl Bells {
             self.own_parked.store(0, parked.bits(), Ordering::Relaxed);
         }
         changed
+    }
+
+    /// Says which parameters are the newest. Who sees a frame published after it sees it too.
+    pub fn set_params(&self, version: u64) {
+        self.own_bell.store((PARAMS - BELL) / 8, version, Ordering::Release);
+    }
+
+    /// Which parameters the peer says are the newest.
+    #[must_use]
+    pub fn peer_params(&self) -> u64 {
+        self.peer_bell.load_acquire((PARAMS - BELL) / 8)
     }
 
     /// Whether a thread of this side's own sleeps for `bit`. For a change made under a private lock that sleepers look

@@ -94,7 +94,7 @@ impl PeerWords {
 }
 
 fn bell(words: &Words) -> &AtomicU32 {
-    // SAFETY: `at(0)` is in bounds and 8-aligned, so its first four bytes are a valid place for 32 bits; this line of
+    // SAFETY: `at(0)` is in bounds and 8-aligned, so its first four bytes are a valid place for 32 bits; this word of
     // a control region is accessed as 32 bits only.
     unsafe { AtomicU32::from_ptr(words.at(0).as_ptr().cast()) }
 }

@@ -6,7 +6,9 @@
 //! decoder holds at most one message's bytes and answers with an error that ends the link.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
+use crate::event::Event;
 use crate::layout::Sizes;
 use crate::spec::Spec;
 
@@ -28,6 +30,8 @@ pub enum ToHost {
     },
     /// The worker has closed its channels and is leaving in order.
     Bye,
+    /// Something for the host's log.
+    Event(Event),
     /// A message of a later version.
     #[serde(other)]
     Unknown,
@@ -46,6 +50,13 @@ pub enum ToWorker {
     },
     /// Every wait of the worker ends now.
     Close,
+    /// The newest parameters, whole.
+    Params {
+        /// Rises with each; also in the word `params` of the host's region.
+        version: u64,
+        /// All of them.
+        values: Map<String, Value>,
+    },
     /// A message of a later version.
     #[serde(other)]
     Unknown,

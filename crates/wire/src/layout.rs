@@ -10,6 +10,7 @@
 //! | byte | word |
 //! | --- | --- |
 //! | 0 | `bell`, u32: futex word the other side sleeps on |
+//! | 8 | `params`, u64, the host's only: version of the newest parameters |
 //! | 64 | `parked`, u64: bit mask of what this side is asleep for |
 //! | 128 + n·block | the block of channel n |
 //!
@@ -33,6 +34,8 @@ use crate::descriptor::WORDS;
 pub const LINE: usize = 64;
 /// Offset of `bell` in a control region.
 pub const BELL: usize = 0;
+/// Offset of `params` in the host's control region. On the line of `bell`, which no side looks at while frames flow.
+pub const PARAMS: usize = BELL + 8;
 /// Offset of `parked` in a control region.
 pub const PARKED: usize = LINE;
 /// Offset of the first channel block.

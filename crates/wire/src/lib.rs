@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod descriptor;
+pub mod event;
 pub mod layout;
 pub mod spec;
 

@@ -55,13 +55,15 @@ pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &
     let program = words.next().cloned().unwrap_or_default();
     // "worker.py" says more than "python".
     let script = args.command.get(1).map(Path::new).filter(|script| script.extension().is_some());
+    let words_of_log = screen.worker_words();
     let builder = Worker::command(program)
         .args(words)
         .input("in", spec, Delivery::Lossless)
         .output("out", spec, Delivery::Lossless)
         .slots(args.slots)
         .ready_timeout(args.ready_timeout)
-        .on_stderr(screen.worker_words());
+        .on_stderr(screen.worker_words())
+        .on_event(move |event| words_of_log(format!("{event}\n").as_bytes()));
     let builder = match script.and_then(Path::file_name) {
         Some(name) => builder.name(name.to_string_lossy()),
         None => builder,

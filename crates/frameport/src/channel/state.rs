@@ -9,9 +9,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use frameport_mem::park::Bells;
 use frameport_sys::event::Event;
 use frameport_sys::memory::ForkStamp;
+use serde_json::{Map, Value};
 
 use super::recv::RecvEnd;
 use crate::error::{Death, Error};
+use crate::worker::Newest;
 
 /// Why a link ended.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct LinkState {
     on_first_use: OnceLock<Hook>,
     on_violation: OnceLock<Hook>,
     receivers: OnceLock<Vec<Weak<RecvEnd>>>,
+    /// What the host sets for this worker; empty at a host.
+    newest: OnceLock<Newest>,
 }
 
 impl std::fmt::Debug for LinkState {
@@ -63,6 +67,7 @@ impl LinkState {
             on_first_use: OnceLock::new(),
             on_violation: OnceLock::new(),
             receivers: OnceLock::new(),
+            newest: OnceLock::new(),
         }))
     }
 
@@ -91,6 +96,39 @@ impl LinkState {
     /// From now on an end wakes everybody who waits on `bells`.
     pub(crate) fn attach(&self, bells: &Arc<Bells>) {
         let _ = self.bells.set(Arc::clone(bells));
+    }
+
+    /// Says in shared memory which parameters are the newest.
+    pub(crate) fn set_params(&self, version: u64) {
+        if let Some(bells) = self.bells.get() {
+            bells.set_params(version);
+        }
+    }
+
+    /// A worker's parameters as they arrive.
+    pub(crate) fn newest(&self) -> &Newest {
+        self.newest.get_or_init(Newest::default)
+    }
+
+    /// The worker's newest parameters, at least those set before any frame it has, waiting for them if need be: as long as
+    /// a thread takes to wake up. Empty at a host.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub(crate) fn params(&self) -> Result<Arc<Map<String, Value>>, Error> {
+        self.check_fork()?;
+        let known = self.newest.get().zip(self.bells.get());
+        Ok(known.map(|(newest, bells)| newest.at_least(bells.peer_params())).unwrap_or_default())
+    }
+
+    /// The same, but `None` where it would wait.
+    ///
+    /// # Errors
+    /// As [`params`](Self::params).
+    pub(crate) fn params_if_here(&self) -> Result<Option<Arc<Map<String, Value>>>, Error> {
+        self.check_fork()?;
+        let known = self.newest.get().zip(self.bells.get());
+        Ok(known.map_or_else(|| Some(Arc::default()), |(newest, bells)| newest.if_here(bells.peer_params())))
     }
 
     /// Ends the link; false when it had ended before.

@@ -1,6 +1,6 @@
 //! A received frame, and the holds that keep its slot.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use frameport_mem::pixels::Bytes;
 use frameport_wire::descriptor::Descriptor;
@@ -26,6 +26,14 @@ impl Hold {
     pub(crate) fn of_taken(end: Arc<RecvEnd>, source: usize, slot: u32) -> Self {
         Self { end, source, slot }
     }
+
+    /// The newest parameters, as [`Frame::params`], for those who cannot keep the frame while they wait.
+    ///
+    /// # Errors
+    /// As [`Frame::params`].
+    pub fn params(&self) -> Result<Arc<Map<String, Value>>, Error> {
+        self.end.state.params()
+    }
 }
 
 impl Clone for Hold {
@@ -48,11 +56,13 @@ pub struct Frame {
     descriptor: Descriptor,
     /// Set where this side gave the frame metadata of its own, for a reply in place.
     meta: Option<Vec<u8>>,
+    /// The parameters, once somebody has looked.
+    params: OnceLock<Arc<Map<String, Value>>>,
 }
 
 impl Frame {
     pub(crate) fn new(hold: Hold, descriptor: Descriptor) -> Self {
-        Self { hold, descriptor, meta: None }
+        Self { hold, descriptor, meta: None, params: OnceLock::new() }
     }
 
     fn pool(&self) -> Option<&Pool> {
@@ -134,6 +144,28 @@ impl Frame {
         self.meta = Some(meta);
     }
 
+    /// What the host had set for this worker when somebody first asked: all that was set before the frame was sent, or
+    /// newer, and the same for as long as the frame is there. See [`Link::params`](crate::Link::params). Empty for a frame a
+    /// host got.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn params(&self) -> Result<&Arc<Map<String, Value>>, Error> {
+        let known = self.params.get().map_or_else(|| self.hold.params(), |known| Ok(Arc::clone(known)))?;
+        Ok(self.params.get_or_init(|| known))
+    }
+
+    /// [`params`](Self::params) without waiting: `None` while they are on their way.
+    ///
+    /// # Errors
+    /// As [`params`](Self::params).
+    pub fn params_if_here(&self) -> Result<Option<&Arc<Map<String, Value>>>, Error> {
+        if self.params.get().is_some() {
+            return Ok(self.params.get());
+        }
+        Ok(self.hold.end.state.params_if_here()?.map(|newest| self.params.get_or_init(|| newest)))
+    }
+
     /// Bytes of the metadata this side gave it.
     pub(crate) fn own_meta_len(&self) -> usize {
         self.meta.as_ref().map_or(0, Vec::len)
@@ -213,7 +245,7 @@ impl Frame {
 
     /// Takes the slot out of this side's hands, for a reply in place: what to say of it.
     pub(crate) fn into_parts(self) -> Option<(Descriptor, Vec<u8>)> {
-        let Self { hold, descriptor, meta } = self;
+        let Self { hold, descriptor, meta, .. } = self;
         hold.end.forget(hold.source, hold.slot)?;
         Some((descriptor, meta.unwrap_or_default()))
     }

@@ -17,6 +17,7 @@ use frameport_wire::layout::{SIZES, page_len, ring_capacity};
 use frameport_wire::spec::Spec;
 
 use super::builder::{Wanted, WorkerBuilder};
+use super::params::Params;
 use super::service::Service;
 use super::supervised::{Progress, Supervised};
 use super::worker::Worker;
@@ -139,7 +140,8 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
         program,
         source,
     })?;
-    let worker = Arc::new(Supervised::new(state, child, control, builder.on_stderr.clone()));
+    let (on_stderr, on_event) = (builder.on_stderr.clone(), builder.on_event.clone());
+    let worker = Arc::new(Supervised::new(state, child, control, on_stderr, on_event));
     let liar = Arc::downgrade(&worker);
     worker.state.on_violation(Box::new(move || liar.upgrade().iter().for_each(|worker| worker.kill())));
     service.register(&worker)?;
@@ -169,6 +171,7 @@ fn lead(builder: &WorkerBuilder, worker: &Arc<Supervised>, mut made: Vec<Made>, 
         return Err(error);
     }
     welcome(builder, worker, &made)?;
+    Params::new(worker).extend(builder.params.clone())?;
     await_stage(worker, &mut until, builder, not_ready, |progress| progress.ready)?;
     Ok(())
 }
@@ -267,7 +270,7 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
     send(worker, &ToWorker::Welcome(welcome), &handles)
 }
 
-pub(super) fn send(worker: &Supervised, message: &ToWorker, handles: &[BorrowedFd<'_>]) -> Result<(), Error> {
+fn send(worker: &Supervised, message: &ToWorker, handles: &[BorrowedFd<'_>]) -> Result<(), Error> {
     let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
     socket::send(worker.control.as_fd(), &bytes, handles).map_err(|source| {
         // A worker that died meanwhile says more than a broken pipe.

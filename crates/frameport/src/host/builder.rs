@@ -11,10 +11,12 @@ use frameport_sys::isolation::Level;
 use frameport_wire::control::{Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::{MAX_CHANNELS, MAX_SLOTS};
 use frameport_wire::spec::Spec;
+use serde_json::{Map, Value};
 
-use super::bring_up;
+use super::events::{Event, EventSink};
 use super::forward::LineSink;
 use super::worker::Worker;
+use super::{bring_up, params};
 use crate::audience::{Audience, Core};
 use crate::error::Error;
 
@@ -45,6 +47,8 @@ pub struct WorkerBuilder {
     pub(super) required: Level,
     pub(super) inherit_stderr: bool,
     pub(super) on_stderr: Option<Arc<LineSink>>,
+    pub(super) on_event: Option<Arc<EventSink>>,
+    pub(super) params: Map<String, Value>,
 }
 
 impl std::fmt::Debug for WorkerBuilder {
@@ -73,6 +77,8 @@ impl WorkerBuilder {
             required: Level::None,
             inherit_stderr: false,
             on_stderr: None,
+            on_event: None,
+            params: Map::new(),
         }
     }
 
@@ -220,6 +226,21 @@ impl WorkerBuilder {
         self
     }
 
+    /// Gets what the worker reports ([`Link::report`](crate::Link::report) and its log), instead of this process's `tracing`,
+    /// where each event is one of target `frameport::worker`. Called on the thread that passes on all workers' words: be quick.
+    #[must_use]
+    pub fn on_event(mut self, sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(sink));
+        self
+    }
+
+    /// Sets a [parameter](Worker::params) from the start: the worker sees it as soon as it has connected.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
     /// Starts the worker and waits until it is ready for its first frame.
     ///
     /// # Errors
@@ -267,6 +288,7 @@ impl WorkerBuilder {
             let count = self.channels.len();
             return Err(Error::config(format!("{count} channels: a link can have {MAX_CHANNELS}")));
         }
+        params::check(&self.display_name(), &self.params)?;
         if self.channels.is_empty() {
             return Err(Error::config("a worker needs a channel: call input(), output() or both"));
         }

@@ -1,4 +1,4 @@
-//! Passing on what workers write to stderr, without letting a slow terminal hold up the service thread.
+//! Passing on what workers write to stderr, and what they report, without letting a slow terminal hold up the service thread.
 //!
 //! *Invariants*: bounded for each worker; what does not fit is dropped and counted. *A hostile worker* can flood it and
 //! loses only its own words.
@@ -25,6 +25,7 @@ pub(super) struct Outlet {
 
 enum Job {
     Write(Outlet, Vec<u8>),
+    Run(Box<dyn FnOnce() + Send>),
     Flush(SyncSender<()>),
 }
 
@@ -52,6 +53,7 @@ fn run(jobs: &Receiver<Job>) {
                 let _ = catch_unwind(AssertUnwindSafe(|| outlet.write(&bytes)));
                 outlet.waiting.fetch_sub(1, Ordering::Relaxed);
             }
+            Job::Run(job) => drop(catch_unwind(AssertUnwindSafe(job))),
             Job::Flush(done) => {
                 let _ = done.try_send(());
             }
@@ -81,6 +83,11 @@ impl Outlet {
             None => drop(std::io::stderr().write_all(bytes)),
         }
     }
+}
+
+/// Runs the application's code on the forwarding thread; false when there is none. The caller bounds how much waits.
+pub(super) fn later(job: Box<dyn FnOnce() + Send>) -> bool {
+    queue().is_some_and(|queue| queue.send(Job::Run(job)).is_ok())
 }
 
 /// Waits until all that was passed on before has been written, 200 ms at most.

@@ -2,14 +2,20 @@
 //!
 //! [`builder`] checks what was asked for, [`bring_up`] starts the process and leads it to its first `recv`,
 //! [`worker`] is what the application then holds, [`supervised`] is the same worker as the one [`service`] thread sees
-//! it: its messages, its stderr, its death.
+//! it: its messages, its stderr, its death. What the host sets for it are its [`params`], which leave by its [`outbox`];
+//! what it reports are [`events`].
 
 mod bring_up;
 mod builder;
+mod events;
 mod forward;
+mod outbox;
+mod params;
 mod service;
 mod supervised;
 mod worker;
 
 pub use builder::WorkerBuilder;
+pub use events::Event;
+pub use params::Params;
 pub use worker::{Stats, Worker};

@@ -5,7 +5,7 @@
 //! bounded share of each turn.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use frameport_sys::memory::ForkStamp;
@@ -71,12 +71,18 @@ impl Service {
 
     fn watch(&self, worker: &Supervised, token: u64) -> Result<(), Error> {
         let system = Error::system("watching a worker");
+        worker.outbox.set_token(token + CONTROL);
         self.poller.add(&worker.control, token + CONTROL).map_err(&system)?;
         if let Some(stderr) = &worker.stderr {
             self.poller.add(stderr, token + STDERR).map_err(&system)?;
         }
         let child = worker.child.lock().unwrap_or_else(PoisonError::into_inner);
         self.poller.add(child.pidfd(), token + DEATH).map_err(&system)
+    }
+
+    /// Whether a worker's control channel, known as `token`, is watched for room to write.
+    pub(super) fn watch_room(&self, control: &OwnedFd, token: u64, yes: bool) {
+        self.poller.watch_room(control, token, yes);
     }
 
     fn run(&self) {
@@ -95,6 +101,7 @@ impl Service {
                 let Some(worker) = worker else { continue };
                 match token % KINDS {
                     CONTROL if !worker.on_control(TURN_CHUNKS) => self.poller.remove(&worker.control),
+                    CONTROL => worker.outbox.on_room(&worker.control),
                     STDERR if !worker.on_stderr(TURN_CHUNKS) => {
                         worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr.as_fd()));
                     }

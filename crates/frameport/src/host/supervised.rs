@@ -3,7 +3,7 @@
 //! *Invariants*: progress only moves forward; the pidfd decides about death, an end of file says nothing; at death the
 //! whole process group is killed, everything still readable is read, the process is reaped, the ledger reclaimed, and
 //! then whoever waits is woken. *A hostile worker* can send nonsense on the control channel (a violation, it is
-//! killed), flood stderr (the tail keeps 64 KiB) or close everything (it is still there until the pidfd says so).
+//! killed), flood stderr (the tail keeps 64 KiB) or its host's log (see [`super::events`]), or close everything (it is still there until the pidfd says so).
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,10 @@ use frameport_sys::process::{Child, Exit, Signal};
 use frameport_sys::{poll, socket};
 use frameport_wire::control::{Decoder, Hello, ToHost};
 
+use super::events::{EventSink, Events};
 use super::forward::{LineSink, Outlet};
+use super::outbox::Outbox;
+use super::params::Values;
 use crate::channel::send::SendEnd;
 use crate::channel::state::{End, LinkState};
 use crate::error::{Death, Error};
@@ -55,7 +58,10 @@ pub(super) struct Supervised {
     pub(super) stderr: Option<OwnedFd>,
     pub(super) child: Mutex<Child>,
     pub(super) ends: OnceLock<Ends>,
+    pub(super) outbox: Outbox,
+    pub(super) params: Mutex<Values>,
     outlet: Outlet,
+    events: Events,
     progress: Mutex<Progress>,
     changed: Condvar,
     decoder: Mutex<Decoder>,
@@ -80,6 +86,7 @@ impl Supervised {
         mut child: Child,
         control: OwnedFd,
         on_stderr: Option<Arc<LineSink>>,
+        on_event: Option<Arc<EventSink>>,
     ) -> Self {
         Self {
             state,
@@ -88,7 +95,10 @@ impl Supervised {
             stderr: child.take_stderr(),
             child: Mutex::new(child),
             ends: OnceLock::new(),
+            outbox: Outbox::default(),
+            params: Mutex::default(),
             outlet: Outlet::new(on_stderr),
+            events: Events::new(on_event),
             progress: Mutex::default(),
             changed: Condvar::new(),
             decoder: Mutex::default(),
@@ -146,7 +156,9 @@ impl Supervised {
         loop {
             let decoded = lock(&self.decoder).decode::<ToHost>().map_err(|error| error.to_string())?;
             let Some(message) = decoded else { return Ok(()) };
-            tracing::debug!(link = self.state.name(), pid = self.pid, ?message, "from worker");
+            if !matches!(message, ToHost::Event(_)) {
+                tracing::debug!(link = self.state.name(), pid = self.pid, ?message, "from worker");
+            }
             match message {
                 ToHost::Hello(_) if self.progress().hello.is_some() => return Err("it said hello twice".to_owned()),
                 ToHost::Hello(mut hello) => {
@@ -159,6 +171,7 @@ impl Supervised {
                     self.advance(|progress| progress.failed = Some(message));
                 }
                 ToHost::Bye => self.advance(|progress| progress.bye = true),
+                ToHost::Event(event) => self.events.deliver(self.state.name(), self.pid, event),
                 ToHost::Unknown => {}
             }
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use frameport_mem::park::Until;
 use frameport_sys::isolation::Level;
 use frameport_sys::process::{Exit, Signal};
-use frameport_wire::control::ToWorker;
+use frameport_wire::control::{self, ToWorker};
 use frameport_wire::spec::Spec;
 
-use super::bring_up;
 use super::builder::WorkerBuilder;
+use super::params::Params;
 use super::supervised::Supervised;
 use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::End;
@@ -184,6 +184,12 @@ impl Worker {
         self.output()?.try_recv()
     }
 
+    /// Small values the worker sees with the next frame it takes.
+    #[must_use]
+    pub fn params(&self) -> Params<'_> {
+        Params::new(&self.inner)
+    }
+
     /// Says that no frame will follow: the worker's loop ends when it has taken those sent before, and [`recv`](Self::recv)
     /// goes on until the worker has sent its last.
     pub fn finish(&self) {
@@ -198,7 +204,9 @@ impl Worker {
     pub fn stop(&self) -> Result<Exit, Error> {
         self.inner.state.check_fork()?;
         self.finish();
-        let _ = bring_up::send(&self.inner, &ToWorker::Close, &[]);
+        if let Ok(close) = control::encode(&ToWorker::Close) {
+            self.inner.outbox.close(&self.inner.control, close);
+        }
         let mut steps = [Signal::TERM, Signal::KILL].into_iter();
         let mut limit = self.grace;
         let exit = loop {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use frameport_mem::park::Until;
 use frameport_sys::{inherit, socket};
 use frameport_wire::PROTOCOL;
-use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker, Welcome};
+use frameport_wire::control::{Decoder, Hello, ToHost, ToWorker, Welcome};
+use frameport_wire::event::{Event, Level};
 use frameport_wire::layout::SIZES;
 use frameport_wire::spec::Spec;
+use serde_json::{Map, Value};
 
+use super::outgoing::Outgoing;
 use super::watch;
 use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::{End, LinkState};
@@ -62,7 +65,7 @@ impl LinkBuilder {
 #[derive(Debug)]
 pub struct Link {
     state: Arc<LinkState>,
-    control: Arc<OwnedFd>,
+    outgoing: Arc<Outgoing>,
     ends: Ends,
     input: Option<Receiver>,
     output: Option<Sender>,
@@ -86,20 +89,19 @@ impl Link {
     }
 
     fn open(builder: LinkBuilder) -> Result<Self, Error> {
-        let control = inherit::take_link()?;
+        let outgoing = Arc::new(Outgoing::new(inherit::take_link()?));
         let LinkBuilder { output, library } = builder;
         let hello = Hello { protocol: (PROTOCOL, PROTOCOL), layout: SIZES, pid: std::process::id(), library, output };
-        say(&control, &ToHost::Hello(hello))?;
-        let (welcome, handles, decoder) = await_welcome(&control)?;
+        outgoing.say(&ToHost::Hello(hello))?;
+        let (welcome, handles, decoder) = await_welcome(&outgoing.control)?;
         let state = LinkState::new(&welcome.name)?;
         let ends = join(&state, &welcome, handles)?;
-        let control = Arc::new(control);
-        watch::start(&state, &control, decoder, welcome.group)?;
-        let to_host = Arc::clone(&control);
+        watch::start(&state, &outgoing.control, decoder, welcome.group)?;
+        let to_host = Arc::clone(&outgoing);
         // A host that is gone ends the wait that follows.
-        state.on_first_use(Box::new(move || drop(say(&to_host, &ToHost::Ready))));
+        state.on_first_use(Box::new(move || drop(to_host.say(&ToHost::Ready))));
         let (input, output) = (ends.receiver(None), ends.sender(None));
-        Ok(Self { state, control, ends, input, output, failed: AtomicBool::new(false) })
+        Ok(Self { state, outgoing, ends, input, output, failed: AtomicBool::new(false) })
     }
 
     /// The sending end of the channel `name`, as its host named it.
@@ -273,6 +275,50 @@ impl Link {
         self.state.end().is_some() || (!self.state.forked() && finished())
     }
 
+    /// What the host has set for this worker, as it is now: a set that came before the `send` of a frame is in it when that
+    /// frame is here. It may take as long as a thread takes to wake up, when something was set since the last look; only a
+    /// host that is stopped in between can withhold it, and is waited for a second. [`Frame::params`] stays the same for as
+    /// long as a frame is worked on.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn params(&self) -> Result<Arc<Map<String, Value>>, Error> {
+        self.state.params()
+    }
+
+    /// [`params`](Self::params) without waiting: `None` while the newest are on their way.
+    ///
+    /// # Errors
+    /// As [`params`](Self::params).
+    pub fn params_if_here(&self) -> Result<Option<Arc<Map<String, Value>>>, Error> {
+        self.state.params_if_here()
+    }
+
+    /// Reports something to the host, for its log. Never waits: false when the host does not keep up, or the link is over.
+    /// What was dropped is counted, and the number told with the next report that gets through. Long texts and fields are
+    /// cut: 4096 characters, 8 KiB of JSON.
+    pub fn report<K: Into<String>, V: Into<Value>>(
+        &self,
+        level: Level,
+        message: impl Into<String>,
+        fields: impl IntoIterator<Item = (K, V)>,
+    ) -> bool {
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.report_as("", level, message, fields)
+    }
+
+    /// [`report`](Self::report) in the name of a part of the worker, such as a logger.
+    pub fn report_as(
+        &self,
+        source: impl Into<String>,
+        level: Level,
+        message: impl Into<String>,
+        fields: Map<String, Value>,
+    ) -> bool {
+        let event = Event { level, message: message.into(), source: source.into(), fields, dropped: 0 };
+        !self.state.forked() && self.outgoing.report(event)
+    }
+
     /// Tells the host in one line why this worker is about to exit, for its error: what its `recv` answers after the last
     /// frame sent, as soon as this process is dead.
     pub fn fail(&self, message: &str) {
@@ -281,7 +327,7 @@ impl Link {
         }
         self.failed.store(true, Ordering::Relaxed);
         let short: String = message.chars().take(4096).collect();
-        let _ = say(&self.control, &ToHost::Failed { message: short });
+        let _ = self.outgoing.say(&ToHost::Failed { message: short });
     }
 
     /// Closes the link: every wait ends, the host's `recv` ends after the last frame sent.
@@ -314,7 +360,7 @@ impl Link {
 
     fn say_bye(&self) {
         if !self.failed.load(Ordering::Relaxed) {
-            let _ = say(&self.control, &ToHost::Bye);
+            let _ = self.outgoing.say(&ToHost::Bye);
         }
     }
 }
@@ -334,11 +380,6 @@ impl Drop for Link {
     }
 }
 
-fn say(control: &OwnedFd, message: &ToHost) -> Result<(), Error> {
-    let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
-    socket::send(control.as_fd(), &bytes, &[]).map_err(Error::system("writing to the control channel"))
-}
-
 fn await_welcome(control: &OwnedFd) -> Result<(Welcome, Vec<OwnedFd>, Decoder), Error> {
     let system = Error::system("reading the host's welcome");
     socket::limit_reads(control.as_fd(), WELCOME_LIMIT).map_err(&system)?;
@@ -356,7 +397,7 @@ fn await_welcome(control: &OwnedFd) -> Result<(Welcome, Vec<OwnedFd>, Decoder), 
             Some(ToWorker::Close) => {
                 return Err(Error::LinkClosed { link: "frameport".into(), why: "the host closed it" });
             }
-            Some(ToWorker::Unknown) | None => {}
+            Some(ToWorker::Params { .. } | ToWorker::Unknown) | None => {}
         }
     }
 }

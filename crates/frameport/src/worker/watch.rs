@@ -1,4 +1,4 @@
-//! The thread that notices when the host closes the link or dies.
+//! The thread that notices when the host closes the link or dies, and brings the parameters it sets.
 //!
 //! *Invariants*: it ends every wait of the worker at once; a worker that does not leave by itself within half a second
 //! of its host's death is ended with its whole process group, so that no worker outlives its host by a second, whatever
@@ -21,6 +21,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) fn start(state: &Arc<LinkState>, control: &Arc<OwnedFd>, decoder: Decoder, group: u32) -> Result<(), Error> {
     let system = Error::system("starting the watcher thread");
     socket::limit_reads(control.as_fd(), Duration::ZERO).map_err(&system)?;
+    // From here on a frame's parameters are waited for.
+    state.newest();
     let (state, control) = (Arc::clone(state), Arc::clone(control));
     let thread = std::thread::Builder::new().name("frameport".into());
     thread.spawn(move || watch(&state, &control, decoder, group)).map(|_| ()).map_err(&system)
@@ -30,8 +32,10 @@ fn watch(state: &LinkState, control: &OwnedFd, mut decoder: Decoder, group: u32)
     let mut bytes = [0; 4096];
     loop {
         while let Ok(Some(message)) = decoder.decode::<ToWorker>() {
-            if message == ToWorker::Close {
-                state.finish(End::PeerClosed);
+            match message {
+                ToWorker::Close => drop(state.finish(End::PeerClosed)),
+                ToWorker::Params { version, values } => state.newest().arrive(version, values),
+                _ => {}
             }
         }
         match socket::recv(control.as_fd(), &mut bytes, true) {
@@ -39,6 +43,7 @@ fn watch(state: &LinkState, control: &OwnedFd, mut decoder: Decoder, group: u32)
             _ => break,
         }
     }
+    state.newest().end();
     state.finish(End::HostGone);
     std::thread::sleep(GRACE);
     process::end_own_group(group);

@@ -128,6 +128,12 @@ impl Rig {
         self.set(PRODUCED, index + 1);
     }
 
+    /// Sends a message that may be none.
+    pub(crate) fn say_json(&self, text: &str) {
+        let bytes = [&u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
+        socket::send(self.link.as_fd(), &bytes, &[]).unwrap();
+    }
+
     /// Wakes the host.
     pub(crate) fn ring(&self) {
         self.bells.ring(u64::MAX);

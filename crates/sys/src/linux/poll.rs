@@ -32,6 +32,13 @@ impl Poller {
         Ok(epoll::add(&self.0, fd, EventData::new_u64(token), EventFlags::IN | EventFlags::RDHUP)?)
     }
 
+    /// Whether room to write is an event of `fd` too.
+    pub fn watch_room(&self, fd: impl AsFd, token: u64, yes: bool) {
+        let room = if yes { EventFlags::OUT } else { EventFlags::empty() };
+        // Refused for a descriptor that was taken out: its peer is gone.
+        let _ = epoll::modify(&self.0, fd, EventData::new_u64(token), EventFlags::IN | EventFlags::RDHUP | room);
+    }
+
     /// Takes `fd` out again.
     pub fn remove(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.0, fd);

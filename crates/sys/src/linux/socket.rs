@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -48,6 +49,27 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[BorrowedFd<'_>]) ->
         rest = rest.get(sent..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Sends what there is room for and returns how much that was.
+///
+/// # Errors
+/// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone.
+pub fn send_some(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, flags))?)
+}
+
+/// Waits until there is room to send, or the peer is gone, `limit` at most.
+///
+/// # Errors
+/// No memory.
+pub fn await_room(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::OUT)], Some(&limit)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads what is there, without room for descriptors. `Ok(0)` is the end.
@@ -119,6 +141,28 @@ mod tests {
         let lots = vec![0; 64 * 1024];
         let end = (0..1000).find_map(|_| send(host.as_fd(), &lots, &[]).err()).unwrap();
         assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn room_is_told_and_awaited() {
+        let (host, worker) = pair().unwrap();
+        let lots = vec![7; 64 * 1024];
+        let mut sent = 0;
+        while let Ok(some) = send_some(host.as_fd(), &lots) {
+            sent += some;
+        }
+        let reader = std::thread::spawn(move || {
+            let (mut got, mut bytes) = (0, [0; 4096]);
+            while got < sent + 1 {
+                got += recv(worker.as_fd(), &mut bytes, true).unwrap();
+            }
+            worker
+        });
+        await_room(host.as_fd(), Duration::from_secs(60)).unwrap();
+        assert_eq!(send_some(host.as_fd(), b"x").unwrap(), 1);
+        drop(reader.join().unwrap());
+        await_room(host.as_fd(), Duration::from_secs(60)).unwrap();
+        assert_eq!(send_some(host.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

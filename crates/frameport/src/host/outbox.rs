@@ -1,0 +1,97 @@
+//! What a host has to say to one worker, without ever waiting for it.
+//!
+//! *Who calls it*: setters of parameters and [`stop`](super::Worker::stop) from any thread, the service thread when the
+//! control channel has room again. *Invariants*: a message that was begun is finished before the next begins; of
+//! parameters only the newest set waits, so that no more than two messages are ever kept. *A hostile worker* can refuse to
+//! read: nothing waits for it but these.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use frameport_sys::socket;
+
+use super::service::Service;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pending: Mutex<Pending>,
+    /// The control channel's token at the service.
+    token: OnceLock<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// What is left of a message that was begun.
+    begun: Vec<u8>,
+    close: Option<Vec<u8>>,
+    params: Option<Vec<u8>>,
+    /// The service thread watches for room.
+    watched: bool,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the service thread watches `control`: known from registration on.
+    pub(super) fn set_token(&self, token: u64) {
+        let _ = self.token.set(token);
+    }
+
+    /// Sends parameters, in place of those that have not left yet.
+    pub(super) fn params(&self, control: &OwnedFd, message: Vec<u8>) {
+        let mut pending = self.lock();
+        pending.params = Some(message);
+        if !pending.watched {
+            self.write(pending, control);
+        }
+    }
+
+    /// Says that the link is over.
+    pub(super) fn close(&self, control: &OwnedFd, message: Vec<u8>) {
+        let mut pending = self.lock();
+        pending.close = Some(message);
+        self.write(pending, control);
+    }
+
+    /// There may be room.
+    pub(super) fn on_room(&self, control: &OwnedFd) {
+        let pending = self.lock();
+        if pending.watched {
+            self.write(pending, control);
+        }
+    }
+
+    fn write(&self, mut pending: MutexGuard<'_, Pending>, control: &OwnedFd) {
+        let stuck = pending.write(control);
+        if stuck != pending.watched
+            && let (Some(&token), Ok(service)) = (self.token.get(), Service::get())
+        {
+            service.watch_room(control, token, stuck);
+            pending.watched = stuck;
+        }
+    }
+}
+
+impl Pending {
+    /// Writes what there is room for; whether anything is left that room would help.
+    fn write(&mut self, control: &OwnedFd) -> bool {
+        loop {
+            if self.begun.is_empty() {
+                let Some(next) = self.close.take().or_else(|| self.params.take()) else { return false };
+                self.begun = next;
+            }
+            match socket::send_some(control.as_fd(), &self.begun) {
+                Ok(sent) => drop(self.begun.drain(..sent.min(self.begun.len()))),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
+                Err(_) => {
+                    // Nobody is there any more.
+                    *self = Self { watched: self.watched, ..Self::default() };
+                    return false;
+                }
+            }
+        }
+    }
+}
