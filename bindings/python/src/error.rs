@@ -44,6 +44,7 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         Error::Spec(_) | Error::Format { .. } => "FormatError",
         Error::MetaTooLong { .. } => "MetaTooLong",
         Error::Meta { .. } => "MetaError",
+        Error::Params { .. } => "ParamsError",
         Error::Config { .. } => "ConfigError",
         Error::TooLarge { .. } | Error::Memory { .. } => "MemoryLimit",
         Error::Spawn { .. } => "SpawnError",

@@ -3,18 +3,20 @@
 //! *Who calls it*: users. *Invariants*: `release()`, leaving `with` and the loop's next step give up only the frame's
 //! own hold and never raise; numbers, times and metadata stay readable after it.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use frameport::Hold;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use serde_json::{Map, Value};
 
-use crate::error::is_link_closed;
-use crate::meta;
+use crate::error::{is_link_closed, to_py};
 use crate::pixels::Pixels;
 use crate::port::Owned;
-use crate::source::Source;
+use crate::source::{Refused, Source};
 use crate::spec::Spec;
+use crate::{meta, params};
 
 /// A received frame: its pixels stay as they are for as long as it or a view of it lives.
 #[pyclass(frozen, extends = Pixels, module = "frameport")]
@@ -23,6 +25,8 @@ pub(crate) struct Frame {
     pub(crate) stamp: Stamp,
     /// Nothing while it is in the slot only, or if there is none.
     meta: OnceLock<Mutex<Meta>>,
+    /// The parameters, once somebody has looked.
+    params: OnceLock<Py<PyAny>>,
 }
 
 /// What a reply copies.
@@ -53,7 +57,7 @@ impl Frame {
             duration: frame.duration(),
         };
         let base = PyClassInitializer::from(Pixels::new(Source::Received(frame), spec));
-        Py::new(py, base.add_subclass(Self { stamp, meta: OnceLock::new() }))
+        Py::new(py, base.add_subclass(Self { stamp, meta: OnceLock::new(), params: OnceLock::new() }))
     }
 
     fn known_meta(&self) -> Option<MutexGuard<'_, Meta>> {
@@ -103,6 +107,15 @@ impl Frame {
         }
         *meta = Meta::Read(dict.clone_ref(py), bytes);
         Ok(dict)
+    }
+
+    /// The parameters, or where they are still on their way what to wait for them with when the frame is not locked.
+    fn params_or_hold(slf: &Bound<'_, Self>) -> Result<Result<Arc<Map<String, Value>>, Hold>, Refused> {
+        match &*slf.as_super().get().source() {
+            Source::Received(frame) => Ok(frame.params_if_here()?.cloned().ok_or_else(|| frame.hold())),
+            Source::Gone(since) => Err(Refused::Gone(since)),
+            _ => Err(Refused::Gone("is no received frame")),
+        }
     }
 
     /// Takes the frame for a reply in place, with the metadata it goes back with: what was assigned or changed here.
@@ -171,6 +184,22 @@ impl Frame {
         let before = std::mem::replace(&mut *self.meta(), own);
         drop(before);
         Ok(())
+    }
+
+    /// What the host has set for this worker, as it was when this was first asked for: all that was set before the frame was
+    /// sent. A read-only mapping that stays the same; empty for a frame a host got.
+    #[getter]
+    fn params(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if let Some(shown) = this.params.get() {
+            return Ok(shown.clone_ref(py));
+        }
+        let values = match Self::params_or_hold(slf).map_err(|refused| refused.raise(py))? {
+            Ok(values) => values,
+            Err(hold) => py.detach(|| hold.params()).map_err(|error| to_py(py, &error))?,
+        };
+        let shown = params::show(py, values)?;
+        Ok(this.params.get_or_init(|| shown).clone_ref(py))
     }
 
     /// Whether the frame's own hold is gone.

@@ -13,11 +13,13 @@ mod array;
 mod audience;
 mod channel;
 mod error;
+mod events;
 mod export;
 mod frame;
 mod link;
 mod loan;
 mod meta;
+mod params;
 mod pixels;
 mod port;
 mod raw;
@@ -37,6 +39,8 @@ mod _native {
     use crate::audience::{Audience, AudienceStats};
     #[pymodule_export]
     use crate::channel::{Channel, ChannelStats};
+    #[pymodule_export]
+    use crate::events::Events;
     #[pymodule_export]
     use crate::frame::{Frame, Frames};
     #[pymodule_export]

@@ -6,13 +6,16 @@
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
+use frameport::Level;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::channel::Channel;
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Frames};
 use crate::loan::Loan;
+use crate::params;
 use crate::port::{Owned, Port, aiter, fileno};
 use crate::spec::Spec;
 
@@ -120,6 +123,44 @@ impl Link {
     #[getter]
     fn channels(&self) -> Vec<&str> {
         self.ports.iter().map(|port| port.name()).collect()
+    }
+
+    /// What the host has set for this worker, as it is now: a read-only mapping that does not change. `frame.params` is the
+    /// one to use with a frame.
+    #[getter]
+    fn params(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let here = self.core.params_if_here().map_err(|error| to_py(py, &error))?;
+        let values = match here {
+            Some(values) => values,
+            None => py.detach(|| self.core.params()).map_err(|error| to_py(py, &error))?,
+        };
+        params::show(py, values)
+    }
+
+    /// Reports something to the host, for its log: `link.report("loaded", model="x")`. `level` is "error", "warn", "info" (unless
+    /// given), "debug", "trace" or a number of `logging`. Never waits: False when the host does not keep up; the number of those
+    /// dropped is told with the next report that gets through.
+    #[pyo3(signature = (message, /, level=None, **fields))]
+    fn report(
+        slf: &Bound<'_, Self>,
+        message: &str,
+        level: Option<Bound<'_, PyAny>>,
+        fields: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let fields = fields.cloned().unwrap_or_else(|| PyDict::new(py));
+        py.import("frameport._events")?.call_method1("report", (slf, message, level, fields))?.extract()
+    }
+
+    #[pyo3(name = "_report")]
+    fn report_as(&self, py: Python<'_>, level: &str, source: &str, message: &str, fields: &str) -> PyResult<bool> {
+        let Some(level) = Level::ALL.into_iter().find(|known| known.as_str() == level) else {
+            return Err(exception(py, "ConfigError", &format!("there is no level {level:?}")));
+        };
+        let fields = serde_json::from_str(fields).unwrap_or_else(|error| {
+            serde_json::Map::from_iter([("cut".to_owned(), format!("the fields make no sense: {error}").into())])
+        });
+        Ok(self.core.report_as(source, level, message, fields))
     }
 
     /// Tells the host in one line why this worker is about to exit.

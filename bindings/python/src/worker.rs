@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use crate::audience::Audience;
 use crate::channel::Channel;
 use crate::error::{codes, exception, seconds, to_py};
+use crate::events::{Events, Inlet};
 use crate::frame::{Frame, Frames};
 use crate::loan::Loan;
 use crate::port::{Owned, Port, aiter, delivery_of, fileno};
@@ -46,6 +47,10 @@ pub(crate) struct Options {
     isolate: bool,
     require_isolation: String,
     inherit_stderr: bool,
+    /// JSON of an object.
+    params: String,
+    /// Where events go, and under which number.
+    events: (Py<Events>, u64),
 }
 
 /// A channel as `frameport.spawn()` wants it: its name, whether this side sends, its spec and delivery.
@@ -69,6 +74,9 @@ pub(crate) fn spawn(
     channels: Vec<Wanted>,
     options: Options,
 ) -> PyResult<Worker> {
+    // First: its end tells the listener to forget the number.
+    let (events, number) = options.events;
+    let inlet = Inlet::new(events.get(), number);
     let one_of = |what: &str, value: &str, known: &[&str]| {
         let message = format!("{what} is {value:?}, must be one of {}", known.join(", "));
         exception(py, "ConfigError", &message)
@@ -114,6 +122,10 @@ pub(crate) fn spawn(
     if options.inherit_stderr {
         builder = builder.inherit_stderr();
     }
+    for (name, value) in read_params(py, &options.params)? {
+        builder = builder.param(name, value);
+    }
+    builder = builder.on_event(move |event| inlet.put(event));
     for Wanted(name, sends, spec, delivery) in &channels {
         let delivery = delivery_of(delivery.bind(py))?;
         builder = match spec {
@@ -127,6 +139,12 @@ pub(crate) fn spawn(
     let received = core.receivers().map(|receiver| Port::receiving(py, receiver, false));
     let ports = sent.chain(received).collect::<PyResult<_>>()?;
     Ok(Worker { core, ports })
+}
+
+/// What `frameport._params` has made of a mapping.
+fn read_params(py: Python<'_>, text: &str) -> PyResult<serde_json::Map<String, serde_json::Value>> {
+    let refused = |error| exception(py, "ParamsError", &format!("the parameters make no sense: {error}"));
+    serde_json::from_str(text).map_err(refused)
 }
 
 /// Longer than any process lives, and short of what a clock can add.
@@ -211,6 +229,30 @@ impl Worker {
     #[getter]
     fn channels(&self) -> Vec<&str> {
         self.ports.iter().map(|port| port.name()).collect()
+    }
+
+    /// Small values the worker sees with the next frame it takes: `worker.params["threshold"] = 0.4`.
+    #[getter]
+    fn params<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("frameport._params")?.call_method1("Params", (slf,))
+    }
+
+    #[pyo3(name = "_params")]
+    fn all_params(&self, py: Python<'_>) -> PyResult<String> {
+        let all = self.core.params().all().map_err(|error| to_py(py, &error))?;
+        Ok(serde_json::Value::Object(all).to_string())
+    }
+
+    #[pyo3(name = "_set_params")]
+    fn set_params(&self, py: Python<'_>, values: &str) -> PyResult<()> {
+        let values = read_params(py, values)?;
+        self.core.params().extend(values).map_err(|error| to_py(py, &error))
+    }
+
+    #[pyo3(name = "_remove_param")]
+    fn remove_param(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        let removed = self.core.params().remove(name).map_err(|error| to_py(py, &error))?;
+        Ok(removed.is_some())
     }
 
     /// Says that no frame will follow: the worker's loop ends after those sent before, and so does a loop over what it

@@ -19,6 +19,7 @@ Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.a
 `from_dlpack(frame)` are views that keep the frame's slot for as long as they live.
 """
 
+from ._events import Event, LogHandler
 from ._host import Delivery, newest, spawn
 from ._loop import DROP, Drop, main, worker
 from ._native import (
@@ -39,6 +40,7 @@ from ._native import (
     __version__,
     now,
 )
+from ._params import Params
 from ._select import select
 from ._worker import connect
 from .exceptions import (
@@ -55,6 +57,7 @@ from .exceptions import (
     MetaTooLong,
     NotAWorker,
     NotReady,
+    ParamsError,
     PoolExhausted,
     ProtocolError,
     Refused,
@@ -75,6 +78,7 @@ __all__ = [
     "CutOff",
     "Delivery",
     "Drop",
+    "Event",
     "ForkedError",
     "FormatError",
     "Frame",
@@ -85,11 +89,14 @@ __all__ = [
     "Link",
     "LinkClosed",
     "Loan",
+    "LogHandler",
     "MemoryLimit",
     "MetaError",
     "MetaTooLong",
     "NotAWorker",
     "NotReady",
+    "Params",
+    "ParamsError",
     "Pixels",
     "Plane",
     "PoolExhausted",

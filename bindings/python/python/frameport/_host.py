@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Final, Literal, TypeAlias
 
 from . import _native
+from ._events import Event, listener
 from ._native import Audience, Spec, Worker
+from ._params import encoded
 
 SAME_AS_INPUT: Final = ...
 
@@ -51,6 +53,8 @@ def spawn(
     isolate: bool = True,
     require_isolation: Literal["none", "host-hidden", "scoped"] = "none",
     inherit_stderr: bool = False,
+    params: Mapping[str, Any] | None = None,
+    on_event: Callable[[Event], object] | None = None,
 ) -> Worker:
     """Starts a worker and waits until it is ready for its first frame.
 
@@ -75,11 +79,14 @@ def spawn(
     isolate: whether the worker is kept from other processes' memory where the kernel can do that.
     require_isolation: the least isolation that will do.
     inherit_stderr: whether the worker writes straight to this process's stderr; errors then lack its last words.
+    params: what `worker.params` is from the start.
+    on_event: gets what the worker reports and logs, instead of the logger `frameport.<name>`; on a thread of its own.
     """
     if isinstance(command, os.PathLike):
         command = [command]
     elif isinstance(command, str):
         raise TypeError(f"command is {command!r}, must be a list such as ['python', 'worker.py']")
+    ears = listener()
     options = {
         "slots": slots,
         "name": name,
@@ -94,6 +101,8 @@ def spawn(
         "isolate": isolate,
         "require_isolation": require_isolation,
         "inherit_stderr": inherit_stderr,
+        "params": encoded(params or {}),
+        "events": (ears.events, ears.add(on_event)),
     }
     arguments = [os.fsdecode(argument) for argument in command]
     sent = _channels("in", input, delivery)

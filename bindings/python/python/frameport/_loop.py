@@ -31,31 +31,34 @@ DROP: Final = Drop()
 @overload
 def worker(process: Process) -> Process: ...
 @overload
-def worker(process: None = None, *, output: Spec | None = None) -> Callable[[Process], Process]: ...
-def worker(process: Process | None = None, *, output: Spec | None = None) -> Any:
+def worker(
+    process: None = None, *, output: Spec | None = None, logging: bool | int = False
+) -> Callable[[Process], Process]: ...
+def worker(process: Process | None = None, *, output: Spec | None = None, logging: bool | int = False) -> Any:
     """Makes a function the worker of its file: `main(process)` when the file is run, the plain function when imported.
 
     The loop runs where the decorator stands, so what the function uses is to be defined above it.
     """
     if process is None:
-        return lambda process: worker_of(process, output)
-    return worker_of(process, output)
+        return lambda process: worker_of(process, output, logging)
+    return worker_of(process, output, logging)
 
 
-def worker_of(process: Process, output: Spec | None) -> Process:
+def worker_of(process: Process, output: Spec | None, logging: bool | int) -> Process:
     """The decorator's work."""
     # An interactive session is `__main__` too, but no file.
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if process.__module__ == "__main__" and file is not None:
-        main(process, output=output)
+        main(process, output=output, logging=logging)
     return process
 
 
-def main(process: Callable[[Frame], Any], *, output: Spec | None = None) -> None:
+def main(process: Callable[[Frame], Any], *, output: Spec | None = None, logging: bool | int = False) -> None:
     """Calls `process` with each frame until the host closes, and sends back what it returns.
 
     None: the same slot, edited in place. An array: a copy of it, its shape and type being those of the output.
-    `DROP`: nothing. An exception ends the process with status 1 and is told to the host.
+    `DROP`: nothing. What the host has set is `frame.params`; `logging` sends this process's log to it, as `connect` does.
+    An exception ends the process with status 1 and is told to the host.
     """
     if VARIABLE not in os.environ:
         script = os.path.basename(sys.argv[0] or "worker.py")
@@ -67,7 +70,7 @@ def main(process: Callable[[Frame], Any], *, output: Spec | None = None) -> None
         sys.exit(2)
     try:
         # Leaving the block by an exception tells the host of it.
-        with connect(output) as link:
+        with connect(output, logging=logging) as link:
             serve(link, process)
     except LinkClosed:
         return

@@ -9,6 +9,7 @@ import traceback
 import weakref
 
 from . import _native
+from ._events import install
 from ._native import Link, Spec
 from .exceptions import LinkClosed
 
@@ -16,12 +17,14 @@ VARIABLE = "FRAMEPORT_LINK"
 """Where a host leaves the link for its worker."""
 
 
-def connect(output: Spec | None = None) -> Link:
+def connect(output: Spec | None = None, *, logging: bool | int = False) -> Link:
     """Connects to the host that started this process: once, at start-up.
 
     `output` states what this worker will send, where that is not what the host announced (a mask, another size).
+    `logging` sends this process's log to the host: True, or a level to set its root logger to. See `LogHandler`.
     """
     link = _native.connect(output)
+    install(link, logging)
     # The native side took it out of the environment; Python keeps a copy of its own, which children would inherit.
     os.environ.pop(VARIABLE, None)
     atexit.register(_at_exit, weakref.ref(link))

@@ -65,6 +65,10 @@ class MetaTooLong(MetaError):
     """More metadata than a slot has room for."""
 
 
+class ParamsError(FrameportError, ValueError):
+    """Parameters that JSON cannot say, or more than 64 KiB of it. They are as they were."""
+
+
 class ConfigError(FrameportError, ValueError):
     """Arguments that contradict each other, or a channel the link does not have."""
 
