@@ -9,8 +9,10 @@ import frameport as fp
 def test_a_worker_written_from_the_document_alone_serves_a_host():
     worker = Path(__file__).with_name("protocol_worker.py")
     spec = fp.Spec("gray", 17, 5)
-    with fp.spawn([sys.executable, str(worker)], spec) as w:
+    with fp.spawn([sys.executable, str(worker)], spec, params={"n": -1}) as w:
         for n in range(50):
+            # It does not know of parameters, and never reads them.
+            w.params["n"] = [n] * 5000
             picture = bytes((n * 7 + index) % 256 for index in range(17 * 5))
             with w.loan() as frame:
                 memoryview(frame).cast("B")[:] = picture

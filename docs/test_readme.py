@@ -19,7 +19,7 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("worker.py", "host.py", "short.py"):
+    for name in ("worker.py", "host.py", "short.py", "tuned.py", "tune.py"):
         (tmp_path / name).write_text(block(name))
     return tmp_path
 
@@ -35,6 +35,15 @@ def test_the_workers_serve_the_command(folder: Path, name: str) -> None:
     frameport = (sys.executable, "-m", "frameport", "run")
     run(*frameport, "--input", "pattern:320x180@30:20", "--output", "out.y4m", "--format", "bgr24", "--json", "--", sys.executable, name, cwd=folder)
     assert (folder / "out.y4m").stat().st_size > 0
+
+
+def test_the_knob_turns_and_the_worker_is_heard(folder: Path) -> None:
+    said = run(sys.executable, "tune.py", cwd=folder).splitlines()
+    assert [line for line in said if line[0].isdigit()] == ["20 100", "200 0"]
+    assert [line for line in said if line.startswith("INFO:frameport.tuned:frame")] == [
+        "INFO:frameport.tuned:frame 0",
+        "INFO:frameport.tuned:frame 1",
+    ]
 
 
 def test_the_host_gets_its_frames_back(folder: Path) -> None:
