@@ -189,6 +189,16 @@ pub enum Error {
     /// This process has no host.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// The workers of a group do not start.
+    #[error("group '{group}' gave up after {starts} starts in a row that failed: {cause}")]
+    Group {
+        /// Which group.
+        group: String,
+        /// Starts that failed in a row.
+        starts: u32,
+        /// The last start's error.
+        cause: Arc<Error>,
+    },
     /// The caller's interrupt ended a wait.
     #[error("the wait was interrupted")]
     Interrupted,

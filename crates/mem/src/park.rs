@@ -230,7 +230,7 @@ impl Bells {
     }
 
     /// Looks until something is found, an error comes up or `until` gives up: spins as the strategy says, then sleeps
-    /// with `bit` set.
+    /// with `bit` set; several bits are slept for together.
     ///
     /// # Errors
     /// What `look` answers, or how the wait ended.
@@ -372,13 +372,16 @@ impl Bells {
         Parking { bells: self, bit }
     }
 
-    fn change_parked(&self, bit: u64, by: i32) {
+    fn change_parked(&self, bits: u64, by: i32) {
         let mut parked = self.lock();
-        let Some(threads) = parked.threads.get_mut(bit.trailing_zeros() as usize) else { return };
-        let before = *threads;
-        *threads = before.saturating_add_signed(by);
-        if (before == 0) != (*threads == 0) {
-            parked.asleep_for ^= bit;
+        let mut asleep_for = parked.asleep_for;
+        for (bit, threads) in (0..64).map(|place| 1_u64 << place).zip(&mut parked.threads) {
+            if bits & bit != 0 {
+                *threads = threads.saturating_add_signed(by);
+                asleep_for = if *threads > 0 { asleep_for | bit } else { asleep_for & !bit };
+            }
+        }
+        if std::mem::replace(&mut parked.asleep_for, asleep_for) != asleep_for {
             self.own_parked.store(0, parked.bits(), Ordering::Relaxed);
         }
     }

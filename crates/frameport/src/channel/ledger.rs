@@ -74,6 +74,8 @@ pub(crate) struct Ledger {
     slots: Vec<Slot>,
     /// Free and unpinned, freed last on top: still in cache.
     free: Vec<u32>,
+    /// How often a slot became free or one that is free lost its last view.
+    came_back: u64,
     counts: Counts,
     /// Frames may be taken back.
     live: bool,
@@ -82,7 +84,13 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(slots: u32, live: bool) -> Self {
         let slot = Slot { state: State::Free, generation: 0, seq: 0, sent_ns: 0, pinned: false, word: 0 };
-        Self { slots: vec![slot; slots as usize], free: (0..slots).rev().collect(), counts: Counts::default(), live }
+        Self {
+            slots: vec![slot; slots as usize],
+            free: (0..slots).rev().collect(),
+            came_back: 0,
+            counts: Counts::default(),
+            live,
+        }
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
@@ -155,6 +163,7 @@ impl Ledger {
             }
             if slot.state == State::Free {
                 self.free.push(index);
+                self.came_back += 1;
             }
         }
     }
@@ -165,7 +174,19 @@ impl Ledger {
             if !slot.pinned {
                 self.free.push(index);
             }
+            self.came_back += 1;
         }
+    }
+
+    /// Grows whenever a slot comes back.
+    pub(crate) fn came_back(&self) -> u64 {
+        self.came_back
+    }
+
+    /// Whether the frame sent in `index` at `generation` is still out: not let go of, nor sent back in place.
+    pub(crate) fn is_out(&self, index: u32, generation: u64) -> bool {
+        let slot = self.slots.get(index as usize).filter(|slot| slot.generation == generation);
+        slot.is_some_and(|slot| matches!(slot.state, State::Sent { .. } | State::Left))
     }
 
     /// Compares each sent slot of a lossless channel with the peer's word for it.

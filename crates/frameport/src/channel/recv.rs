@@ -231,6 +231,16 @@ impl RecvEnd {
         }
     }
 
+    /// Waits as [`recv`](Self::recv) does for what `look` finds, and for what comes with the bits `also`.
+    pub(crate) fn watch<T>(
+        &self,
+        also: u64,
+        until: &mut Until<'_>,
+        look: impl FnMut() -> Result<Look<T>, Error>,
+    ) -> Result<Result<T, Ended>, Error> {
+        self.bells.wait(frame_bit(self.channel) | also, until, look)
+    }
+
     fn hand(&self, source: usize, slot: u32) -> Option<&Hand> {
         self.sources.get(source)?.hands.get(slot as usize)
     }

@@ -460,6 +460,29 @@ impl SendEnd {
         self.lock().ledger.returned(slot, generation, word)
     }
 
+    /// The bit of those who wait for slots.
+    pub(crate) fn slot_bit(&self) -> u64 {
+        slot_bit(self.channel)
+    }
+
+    /// Looks at the peer's words: a number that grows whenever a slot comes back.
+    pub(crate) fn came_back(&self) -> Result<u64, Error> {
+        let mut inner = self.lock();
+        if self.state.end().is_none() && !self.state.forked() {
+            let looked = self.look(&mut inner);
+            if let Err(lie) = looked {
+                drop(inner);
+                return Err(self.state.violation(&lie));
+            }
+        }
+        Ok(inner.ledger.came_back())
+    }
+
+    /// Whether the frame sent in `slot` at `generation` is still out, as far as this side looked.
+    pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
+        self.lock().ledger.is_out(slot, generation)
+    }
+
     /// The peer is gone. The link ends under the locks of all its ends: nothing is sent after the reclaim, and who knows of
     /// the end sees closed counters.
     pub(crate) fn reclaim_all(ends: &[Arc<Self>], state: &LinkState, end: End) {

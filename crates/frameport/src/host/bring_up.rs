@@ -120,17 +120,7 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
         });
     }
     let (control, link) = socket::pair().map_err(Error::system("making the control channel"))?;
-    let mut command = std::process::Command::new(builder.command.get_program());
-    command.args(builder.command.get_args());
-    for (key, value) in builder.command.get_envs() {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
-    if let Some(dir) = builder.command.get_current_dir() {
-        command.current_dir(dir);
-    }
+    let command = builder.copy_command();
     let stderr = if builder.inherit_stderr { Stderr::Inherit } else { Stderr::Piped };
     let program = builder.command.get_program().to_string_lossy().into_owned();
     let state = LinkState::new(name)?;

@@ -19,6 +19,7 @@ use super::worker::Worker;
 use super::{bring_up, params};
 use crate::audience::{Audience, Core};
 use crate::error::Error;
+use crate::group::GroupBuilder;
 
 /// One channel as it was asked for.
 #[derive(Clone, Debug)]
@@ -57,6 +58,19 @@ impl std::fmt::Debug for WorkerBuilder {
             .field("command", &self.command)
             .field("channels", &self.channels)
             .finish_non_exhaustive()
+    }
+}
+
+impl Clone for WorkerBuilder {
+    fn clone(&self) -> Self {
+        let Self { name, channels, on_stderr, .. } = self;
+        Self {
+            command: self.copy_command(),
+            name: name.clone(),
+            channels: channels.clone(),
+            on_stderr: on_stderr.clone(),
+            ..*self
+        }
     }
 }
 
@@ -259,6 +273,43 @@ impl WorkerBuilder {
         bring_up::bring_up(self, until)
     }
 
+    /// Begins to describe a group: `workers` workers of this command behind one queue.
+    #[must_use]
+    pub fn group(self, workers: usize) -> GroupBuilder {
+        GroupBuilder::new(self, workers)
+    }
+
+    /// The command as it was described.
+    pub(super) fn copy_command(&self) -> Command {
+        let mut command = Command::new(self.command.get_program());
+        command.args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            command.current_dir(dir);
+        }
+        command
+    }
+
+    /// For a group: the names of its input and its output, if there are just these, both lossless.
+    pub(crate) fn in_and_out(&self) -> Option<[&str; 2]> {
+        let [one, other] = self.channels.as_slice() else { return None };
+        let (input, output) = if one.direction == Direction::In { (one, other) } else { (other, one) };
+        let fits = input.direction == Direction::In
+            && output.direction == Direction::Out
+            && [input, output].iter().all(|channel| channel.delivery == Delivery::Lossless);
+        fits.then_some([&input.name, &output.name])
+    }
+
+    /// For a group: slots of each pool, and how long a loan waits for one.
+    pub(crate) fn slots_and_deadline(&self) -> (u32, Duration) {
+        (self.slots, self.send_deadline)
+    }
+
     fn check(&self) -> Result<(), Error> {
         if !(1..=MAX_SLOTS).contains(&self.slots) {
             return Err(Error::config(format!("{} slots per pool: 1 to {MAX_SLOTS} are possible", self.slots)));
@@ -296,7 +347,7 @@ impl WorkerBuilder {
     }
 
     /// The name the worker goes by.
-    pub(super) fn display_name(&self) -> String {
+    pub(crate) fn display_name(&self) -> String {
         let of_program = || {
             let program: OsString = self.command.get_program().to_owned();
             Path::new(&program).file_name().map_or_else(|| "worker".into(), |name| name.to_string_lossy().into_owned())

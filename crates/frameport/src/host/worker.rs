@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use frameport_mem::park::Until;
+use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::isolation::Level;
 use frameport_sys::process::{Exit, Signal};
 use frameport_wire::control::{self, ToWorker};
@@ -188,6 +188,36 @@ impl Worker {
     #[must_use]
     pub fn params(&self) -> Params<'_> {
         Params::new(&self.inner)
+    }
+
+    /// For a [`crate::Group`]: waits until `look` finds something, and looks when a frame or a slot comes and at
+    /// [`wake`](Self::wake).
+    pub(crate) fn watch<T>(
+        &self,
+        until: &mut Until<'_>,
+        look: impl FnMut() -> Result<Look<T>, Error>,
+    ) -> Result<Result<T, Ended>, Error> {
+        self.output()?.end.watch(self.input()?.end.slot_bit(), until, look)
+    }
+
+    /// Makes every wait of this side look again.
+    pub(crate) fn wake(&self) {
+        self.inner.state.wake();
+    }
+
+    /// A number that grows whenever a slot comes back.
+    pub(crate) fn came_back(&self) -> Result<u64, Error> {
+        self.input()?.end.came_back()
+    }
+
+    /// Whether the frame sent in `slot` at `generation` is still out: neither let go of nor sent back in place.
+    pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
+        self.input.as_ref().is_some_and(|input| input.end.is_out(slot, generation))
+    }
+
+    /// Whether `frame` was loaned here.
+    pub(crate) fn lent(&self, frame: &FrameMut) -> bool {
+        self.input.as_ref().is_some_and(|input| frame.home.is(&input.end))
     }
 
     /// Says that no frame will follow: the worker's loop ends when it has taken those sent before, and [`recv`](Self::recv)
