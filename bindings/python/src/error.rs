@@ -41,6 +41,7 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
                 raised.setattr("stderr_tail", stderr_tail)
             });
         }
+        Error::Group { cause, .. } => return to_py(py, cause),
         Error::Spec(_) | Error::Format { .. } => "FormatError",
         Error::MetaTooLong { .. } => "MetaTooLong",
         Error::Meta { .. } => "MetaError",

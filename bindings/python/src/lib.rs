@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod export;
 mod frame;
+mod group;
 mod link;
 mod loan;
 mod meta;
@@ -43,6 +44,8 @@ mod _native {
     use crate::events::Events;
     #[pymodule_export]
     use crate::frame::{Frame, Frames};
+    #[pymodule_export]
+    use crate::group::{Group, group};
     #[pymodule_export]
     use crate::link::{Link, connect};
     #[pymodule_export]

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use crate::audience::Audience;
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Stamp};
+use crate::group::Group;
 use crate::meta;
 use crate::pixels::{Pixels, buffer_of};
 use crate::port::Owned;
@@ -22,6 +23,7 @@ use crate::spec::Spec;
 #[derive(Debug)]
 pub(crate) enum Lender {
     Channel(Owned),
+    Group(Py<Group>),
     Audience(Py<Audience>),
 }
 
@@ -109,6 +111,8 @@ impl Loan {
         }
         let sent = match &this.lender {
             Lender::Channel(owned) => owned.port.sender(py)?.send(loan),
+            // It may copy the frame.
+            Lender::Group(group) => py.detach(|| group.get().core().send(loan)),
             // A lossless member may be waited for.
             Lender::Audience(audience) => {
                 let core = audience.get().core();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use frameport::{Isolation, WaitStrategy};
+use frameport::{Isolation, WaitStrategy, WorkerBuilder};
 use pyo3::prelude::*;
 
 use crate::audience::Audience;
@@ -74,6 +74,21 @@ pub(crate) fn spawn(
     channels: Vec<Wanted>,
     options: Options,
 ) -> PyResult<Worker> {
+    let builder = describe(py, &command, &channels, options)?;
+    let core = wait(py, None, |until| builder.spawn_until(until))?;
+    let sent = core.senders().map(|sender| Port::sending(py, sender, false));
+    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, false));
+    let ports = sent.chain(received).collect::<PyResult<_>>()?;
+    Ok(Worker { core, ports })
+}
+
+/// The worker that `frameport.spawn()` or `frameport.map()` was asked for.
+pub(crate) fn describe(
+    py: Python<'_>,
+    command: &[OsString],
+    channels: &[Wanted],
+    options: Options,
+) -> PyResult<WorkerBuilder> {
     // First: its end tells the listener to forget the number.
     let (events, number) = options.events;
     let inlet = Inlet::new(events.get(), number);
@@ -126,7 +141,7 @@ pub(crate) fn spawn(
         builder = builder.param(name, value);
     }
     builder = builder.on_event(move |event| inlet.put(event));
-    for Wanted(name, sends, spec, delivery) in &channels {
+    for Wanted(name, sends, spec, delivery) in channels {
         let delivery = delivery_of(delivery.bind(py))?;
         builder = match spec {
             Origin::Own(spec) if *sends => builder.input(name, &spec.get().core, delivery),
@@ -134,11 +149,7 @@ pub(crate) fn spawn(
             Origin::Shared((audience, quota)) => builder.share(name, audience.get().core(), delivery, *quota),
         };
     }
-    let core = wait(py, None, |until| builder.spawn_until(until))?;
-    let sent = core.senders().map(|sender| Port::sending(py, sender, false));
-    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, false));
-    let ports = sent.chain(received).collect::<PyResult<_>>()?;
-    Ok(Worker { core, ports })
+    Ok(builder)
 }
 
 /// What `frameport._params` has made of a mapping.

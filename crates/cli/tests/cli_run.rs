@@ -139,6 +139,43 @@ fn frames_a_dead_worker_had_are_called_lost() {
 }
 
 #[test]
+fn several_workers_keep_order_to_the_last_byte() {
+    let output = pipe(run(&["-i", "-", "-o", "-", "--workers", "3"], "echo"), &y4m(50));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(output.stdout == y4m(50), "{}", said(&output));
+    let file = place("several", "even.y4m");
+    let output = pipe(run(&["--json", "--workers", "2", "-i", "-", "-o", &file], "every_other"), &y4m(10));
+    let (json, even) = (summary(&output), [0, 2, 4, 6, 8].map(y4m_frame).concat());
+    assert_eq!((&json["received"], &json["dropped"], &json["lost"]), (&5.into(), &5.into(), &0.into()), "{json}");
+    assert_eq!(std::fs::read(file).unwrap(), [y4m(0), even].concat());
+}
+
+#[test]
+fn several_workers_give_up_a_frame_that_kills_them_and_keep_the_rest() {
+    let file = place("poison", "rest.y4m");
+    let output = pipe(run(&["--json", "--workers", "2", "-i", "-", "-o", &file], "crash"), &y4m(8));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let json = summary(&output);
+    assert_eq!((&json["sent"], &json["received"], &json["lost"]), (&8.into(), &7.into(), &1.into()), "{json}");
+    assert!(json["restarts"].as_u64().unwrap() >= 4 && json["ended"] == "error", "{json}");
+    let error = json["error"].as_str().unwrap();
+    assert!(error.contains("frame 3 was given up") && error.contains("exited with status 7"), "{error}");
+    let rest = [0, 1, 2, 4, 5, 6, 7].map(y4m_frame).concat();
+    assert_eq!(std::fs::read(file).unwrap(), [y4m(0), rest].concat());
+}
+
+#[test]
+fn several_workers_that_do_not_start_are_an_error_and_ctrl_c_ends_them() {
+    let output = run(&["--workers", "2", "-i", "pattern:64x48:5"], "no such role").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let running = Running::start(run(&["--json", "--workers", "2", "-i", "pattern:64x48@30"], "stuck"));
+    running.interrupt();
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert_eq!(summary(&output)["ended"], "signal");
+}
+
+#[test]
 fn a_bad_end_after_the_last_frame_is_an_error_too() {
     let output = run(&["--json", "-i", "pattern:64x48:5"], "bad_end").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));

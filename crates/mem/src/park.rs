@@ -211,6 +211,14 @@ impl Bells {
         self.own_parked.load(0) & bit != 0
     }
 
+    /// Whether a thread of the peer's sleeps for `bit`, as it says. What it published before it began to is visible then.
+    #[must_use]
+    pub fn is_peer_asleep(&self, bit: u64) -> bool {
+        let asleep = self.peer_parked.load(0) & bit != 0;
+        fence(Ordering::SeqCst);
+        asleep
+    }
+
     /// Makes every wait of this side look again.
     pub fn interrupt_all(&self) {
         self.signal();

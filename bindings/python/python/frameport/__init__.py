@@ -20,6 +20,7 @@ Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.a
 """
 
 from ._events import Event, LogHandler
+from ._group import Lost, map
 from ._host import Delivery, newest, spawn
 from ._loop import DROP, Drop, main, worker
 from ._native import (
@@ -48,6 +49,7 @@ from .exceptions import (
     CutOff,
     ForkedError,
     FormatError,
+    FrameLost,
     FrameportError,
     FrameReleased,
     IsolationError,
@@ -82,6 +84,7 @@ __all__ = [
     "ForkedError",
     "FormatError",
     "Frame",
+    "FrameLost",
     "FrameReleased",
     "FrameportError",
     "Frames",
@@ -90,6 +93,7 @@ __all__ = [
     "LinkClosed",
     "Loan",
     "LogHandler",
+    "Lost",
     "MemoryLimit",
     "MetaError",
     "MetaTooLong",
@@ -114,6 +118,7 @@ __all__ = [
     "__version__",
     "connect",
     "main",
+    "map",
     "newest",
     "now",
     "select",

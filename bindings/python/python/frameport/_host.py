@@ -14,6 +14,7 @@ from ._native import Audience, Spec, Worker
 from ._params import encoded
 
 SAME_AS_INPUT: Final = ...
+Command: TypeAlias = Sequence[str | os.PathLike[str]] | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ Channels: TypeAlias = Frames | Mapping[str, Frames | tuple[Frames, Delivery]]
 
 
 def spawn(
-    command: Sequence[str | os.PathLike[str]] | os.PathLike[str],
+    command: Command,
     input: Channels | None = None,
     output: Channels | EllipsisType | None = SAME_AS_INPUT,
     *,
@@ -82,16 +83,11 @@ def spawn(
     params: what `worker.params` is from the start.
     on_event: gets what the worker reports and logs, instead of the logger `frameport.<name>`; on a thread of its own.
     """
-    if isinstance(command, os.PathLike):
-        command = [command]
-    elif isinstance(command, str):
-        raise TypeError(f"command is {command!r}, must be a list such as ['python', 'worker.py']")
-    ears = listener()
     options = {
         "slots": slots,
         "name": name,
-        "cwd": None if cwd is None else os.fspath(cwd),
-        "env": list((env or {}).items()),
+        "cwd": cwd,
+        "env": env,
         "ready_timeout": ready_timeout,
         "deadline": deadline,
         "grace": grace,
@@ -101,17 +97,17 @@ def spawn(
         "isolate": isolate,
         "require_isolation": require_isolation,
         "inherit_stderr": inherit_stderr,
-        "params": encoded(params or {}),
-        "events": (ears.events, ears.add(on_event)),
+        "params": params,
+        "on_event": on_event,
     }
-    arguments = [os.fsdecode(argument) for argument in command]
     sent = _channels("in", input, delivery)
     if output is SAME_AS_INPUT:
         first = sent[0][1] if sent else None
         output = first.spec if isinstance(first, Audience) else first
     received = _channels("out", output, "lossless")
     wanted = [(name, True, (frames, quota) if isinstance(frames, Audience) else frames, how) for name, frames, how in sent]
-    return _native.spawn(arguments, wanted + [(name, False, frames, how) for name, frames, how in received], options)
+    wanted += [(name, False, frames, how) for name, frames, how in received]
+    return _native.spawn(words(command), wanted, plain(options))
 
 
 def _channels(name: str, wanted: Channels | None, delivery: Delivery) -> list[tuple[str, Any, Delivery]]:
@@ -121,3 +117,23 @@ def _channels(name: str, wanted: Channels | None, delivery: Delivery) -> list[tu
     if isinstance(wanted, (Spec, Audience)):
         return [(name, wanted, delivery)]
     return [(key, *(value if isinstance(value, tuple) else (value, delivery))) for key, value in wanted.items()]
+
+
+def words(command: Command) -> list[str]:
+    """A command as a list of its words."""
+    if isinstance(command, os.PathLike):
+        command = [command]
+    elif isinstance(command, str):
+        raise TypeError(f"command is {command!r}, must be a list such as ['python', 'worker.py']")
+    return [os.fsdecode(argument) for argument in command]
+
+
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `spawn()` as the native module takes them."""
+    cwd, env, ears = options["cwd"], options["env"], listener()
+    return options | {
+        "cwd": None if cwd is None else os.fspath(cwd),
+        "env": list((env or {}).items()),
+        "params": encoded(options["params"] or {}),
+        "events": (ears.events, ears.add(options["on_event"])),
+    }

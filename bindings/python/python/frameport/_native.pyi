@@ -13,7 +13,7 @@ import numpy as np
 from ._host import Delivery
 from ._params import Params
 
-__all__ = ["Audience", "AudienceStats", "Channel", "ChannelStats", "Events", "Frame", "Frames", "Link", "connect", "Loan", "Pixels", "Plane", "Spec", "SlotHolder", "Stats", "Worker", "spawn", "select_channels", "now", "cli_main", "__version__"]
+__all__ = ["Audience", "AudienceStats", "Channel", "ChannelStats", "Events", "Frame", "Frames", "Group", "group", "Link", "connect", "Loan", "Pixels", "Plane", "Spec", "SlotHolder", "Stats", "Worker", "spawn", "select_channels", "now", "cli_main", "__version__"]
 
 __version__: str
 
@@ -27,6 +27,13 @@ def spawn(
     command: Sequence[str], channels: Sequence[tuple[str, bool, Spec | tuple[Audience, int], Delivery]], options: dict[str, Any]
 ) -> Worker: ...
 def select_channels(channels: Sequence[Channel], timeout: float | None = None) -> list[int]: ...
+def group(
+    command: Sequence[str],
+    channels: Sequence[tuple[str, bool, Spec, Delivery]],
+    input: Spec,
+    options: dict[str, Any],
+    rules: dict[str, Any],
+) -> Group: ...
 def now() -> int: ...
 def cli_main(args: Sequence[str]) -> int: ...
 @final
@@ -322,6 +329,13 @@ class Worker:
         _value: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Group:
+    def step(self) -> Loan | Frame | tuple[int, Exception]: ...
+    def finish(self) -> None: ...
+    def stop(self) -> None: ...
     def __reduce__(self) -> NoReturn: ...
 
 @final

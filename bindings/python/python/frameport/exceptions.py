@@ -115,3 +115,11 @@ class Refused(ProtocolError):
 
 class IsolationError(FrameportError, RuntimeError):
     """This system gives less isolation than was demanded."""
+
+
+class FrameLost(FrameportError):
+    """A group gave a frame up; the cause is the death of the worker that had it last."""
+
+    def __init__(self, seq: int, why: Exception) -> None:
+        super().__init__(f"frame {seq} is lost: {why}")
+        self.seq = seq

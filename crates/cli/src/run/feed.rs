@@ -7,8 +7,9 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use frameport::{Bytes, Error, Frame, Until, Worker};
+use frameport::{Bytes, Error, Frame, Until};
 
+use super::crew::{Back, Crew};
 use super::flight::Flight;
 use super::interrupt::Signal;
 use crate::media::{FrameInfo, Incoming, MediaError, Sink, Source};
@@ -21,22 +22,20 @@ const DRAIN: Duration = Duration::from_secs(1);
 const CHUNK: usize = 128 << 10;
 
 /// Sends what `source` has until it ends, the worker does or a signal comes. True when the input gave its last frame.
-pub(super) fn feed(
-    source: &mut dyn Source,
-    worker: &Worker,
-    flight: &Flight,
-    signal: &Signal,
-) -> Result<bool, MediaError> {
+pub(super) fn feed(source: &mut dyn Source, crew: &Crew, flight: &Flight, signal: &Signal) -> Result<bool, MediaError> {
     let live = source.is_live();
     let mut chunk = vec![0; CHUNK];
     let mut seq = 0;
     while let Some(mut incoming) = source.next()? {
         let mut interrupted = || signal.came();
-        let loaned =
-            if live { worker.try_loan() } else { worker.loan_until(Until::forever().or_when(TICK, &mut interrupted)) };
+        let loaned = if live {
+            crew.loan_if_free()
+        } else {
+            crew.loan_until(Until::forever().or_when(TICK, &mut interrupted)).map(Some)
+        };
         let mut frame = match loaned {
-            Ok(frame) => frame,
-            Err(Error::PoolExhausted(_)) if live => {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
                 flight.miss();
                 continue;
             }
@@ -48,7 +47,7 @@ pub(super) fn feed(
         frame.set_pts(incoming.info.pts);
         frame.set_duration(incoming.info.duration);
         flight.depart(seq, incoming.info, frameport::now());
-        if worker.send(frame).is_err() {
+        if crew.send(frame).is_err() {
             flight.recall(seq);
             return Ok(false);
         }
@@ -94,18 +93,17 @@ pub(super) enum Ended {
 }
 
 /// Receives results and puts them into `sink`, if there is one, until there are no more.
-pub(super) fn collect(
-    mut sink: Option<&mut Box<dyn Sink>>,
-    worker: &Worker,
-    flight: &Flight,
-    signal: &Signal,
-) -> Ended {
+pub(super) fn collect(mut sink: Option<&mut Box<dyn Sink>>, crew: &Crew, flight: &Flight, signal: &Signal) -> Ended {
     let mut chunk = vec![0; CHUNK];
     let mut signalled = None;
     loop {
         let mut interrupted = || signal.came() && signalled.get_or_insert_with(Instant::now).elapsed() > DRAIN;
-        let frame = match worker.recv_until(Until::forever().or_when(TICK, &mut interrupted)) {
-            Ok(frame) => frame,
+        let frame = match crew.recv_until(Until::forever().or_when(TICK, &mut interrupted)) {
+            Ok(Back::Result(frame)) => frame,
+            Ok(Back::Lost(seq, why)) => {
+                flight.lose(seq, &why);
+                continue;
+            }
             Err(Error::LinkClosed { .. }) => return Ended::Finished,
             Err(Error::Interrupted) => return Ended::Interrupted,
             Err(error) => return Ended::Worker(error),

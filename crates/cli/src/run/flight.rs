@@ -1,16 +1,17 @@
 //! The frames that are on their way, and what became of the others.
 //!
 //! *Who calls it*: the feeding thread before it sends, the collecting thread when a frame is back, the progress display.
-//! *Invariants*: sent = answered + dropped + on their way. A frame counts as dropped as soon as a later one is answered.
+//! *Invariants*: sent = answered + dropped + lost + on their way. A frame counts as dropped as soon as a later one is answered.
 //! *A hostile worker* can send what nobody asked for: it is counted as extra and gets no one's tags; one that never
 //! answers costs [`REMEMBERED`] entries.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
 use crate::media::FrameInfo;
+use frameport::Error;
 
 /// The most frames on their way that are remembered; older ones count as dropped.
 const REMEMBERED: usize = 4096;
@@ -29,6 +30,8 @@ struct Inner {
     latency: Option<Histogram<u64>>,
     first_ns: Option<u64>,
     last_ns: u64,
+    /// The first frame that was given up, and why.
+    first_lost: Option<(u64, Arc<Error>)>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(super) struct Counts {
     pub(super) answered: u64,
     /// Of those, the ones the worker passed over.
     pub(super) dropped: u64,
+    /// Of those, the ones a group has given up.
+    pub(super) lost: u64,
     /// Results beside the answers: a second one for a frame, or one for none.
     pub(super) extra: u64,
     /// Frames of a live input that found the worker busy.
@@ -61,7 +66,7 @@ impl Counts {
 
     /// Frames sent that nothing is known of.
     pub(super) fn under_way(&self) -> u64 {
-        self.sent.saturating_sub(self.answered).saturating_sub(self.dropped)
+        self.sent.saturating_sub(self.answered).saturating_sub(self.dropped).saturating_sub(self.lost)
     }
 }
 
@@ -83,6 +88,18 @@ impl Figures {
     }
 }
 
+impl Inner {
+    /// Frame `seq`, if it is on its way; those before it were dropped.
+    fn take(&mut self, seq: u64) -> Option<Sent> {
+        while self.under_way.front().is_some_and(|sent| sent.seq < seq) {
+            self.under_way.pop_front();
+            self.counts.dropped += 1;
+        }
+        let is_next = self.under_way.front().is_some_and(|sent| sent.seq == seq);
+        if is_next { self.under_way.pop_front() } else { None }
+    }
+}
+
 impl Flight {
     pub(super) fn new() -> Self {
         Self(Mutex::new(Inner {
@@ -91,6 +108,7 @@ impl Flight {
             latency: Histogram::new_with_bounds(1, LONGEST_NS, 3).ok(),
             first_ns: None,
             last_ns: 0,
+            first_lost: None,
         }))
     }
 
@@ -124,12 +142,7 @@ impl Flight {
     pub(super) fn arrive(&self, seq: u64, now_ns: u64) -> Option<FrameInfo> {
         let mut inner = self.lock();
         inner.last_ns = inner.last_ns.max(now_ns);
-        while inner.under_way.front().is_some_and(|sent| sent.seq < seq) {
-            inner.under_way.pop_front();
-            inner.counts.dropped += 1;
-        }
-        let is_next = inner.under_way.front().is_some_and(|sent| sent.seq == seq);
-        let answered = if is_next { inner.under_way.pop_front() } else { None };
+        let answered = inner.take(seq);
         match &answered {
             Some(sent) => {
                 inner.counts.answered += 1;
@@ -141,6 +154,20 @@ impl Flight {
             None => inner.counts.extra += 1,
         }
         answered.map(|sent| sent.info)
+    }
+
+    /// Notes a frame that was given up.
+    pub(super) fn lose(&self, seq: u64, why: &Arc<Error>) {
+        let mut inner = self.lock();
+        if inner.take(seq).is_some() {
+            inner.counts.lost += 1;
+            inner.first_lost.get_or_insert_with(|| (seq, Arc::clone(why)));
+        }
+    }
+
+    /// The first frame that was given up, and why.
+    pub(super) fn first_lost(&self) -> Option<(u64, Arc<Error>)> {
+        self.lock().first_lost.clone()
     }
 
     /// Notes a frame of a live input that was not sent.
@@ -186,9 +213,12 @@ mod tests {
         assert_eq!(flight.arrive(2, 800), None, "a second result for one frame");
         assert_eq!(flight.arrive(1, 800), None, "a result that comes after a later one");
         let Figures { counts, latency, span_ns } = flight.figures();
-        assert_eq!(counts, Counts { sent: 4, answered: 2, dropped: 1, extra: 2, missed: 0 });
+        assert_eq!(counts, Counts { sent: 4, answered: 2, dropped: 1, lost: 0, extra: 2, missed: 0 });
         assert_eq!((counts.under_way(), counts.results(), span_ns), (1, 4, 800));
         assert_eq!(latency, Some([500, 500, 500, 500]));
+        flight.lose(3, &Arc::new(Error::Interrupted));
+        assert_eq!((flight.figures().counts.lost, flight.first_lost().map(|lost| lost.0)), (1, Some(3)));
+        flight.depart(4, tagged("e"), 900);
         flight.close();
         assert_eq!(flight.figures().counts.dropped, 2);
     }

@@ -5,6 +5,7 @@
 //! the worker and ffmpeg are gone and the output is complete, whatever ended it; the first cause is the one reported.
 //! *A hostile worker* can be slow for ever, which is no error; a signal ends it all the same.
 
+mod crew;
 mod feed;
 mod flight;
 mod interrupt;
@@ -18,8 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use frameport::{Death, Error, Exit, Worker};
+use frameport::{Death, Error, Exit};
 
+use self::crew::Crew;
 use self::feed::{Ended, TICK};
 use self::flight::Flight;
 use self::interrupt::{Interrupt, Signal};
@@ -43,6 +45,9 @@ enum Failure {
     Media(#[from] MediaError),
     #[error(transparent)]
     Link(#[from] Error),
+    /// A group gave a frame up, and perhaps more.
+    #[error("frame {0} was given up: {1}")]
+    Lost(u64, Arc<Error>),
     #[error("{0} failed: {1}")]
     System(&'static str, io::Error),
 }
@@ -50,15 +55,24 @@ enum Failure {
 impl Failure {
     /// Without the worker's last words, which are on the screen already.
     fn in_short(&self) -> String {
-        let no_words = String::new();
         match self {
-            Self::Link(Error::WorkerDied(death)) => Death { stderr_tail: no_words, ..Death::clone(death) }.to_string(),
-            Self::Link(Error::NotReady { link, pid, stage, after, .. }) => {
-                let (link, pid, stage, after) = (link.clone(), *pid, *stage, *after);
-                Error::NotReady { link, pid, stage, after, stderr_tail: no_words }.to_string()
-            }
+            Self::Link(error) => in_short(error),
+            Self::Lost(seq, why) => format!("frame {seq} was given up: {}", in_short(why)),
             other => other.to_string(),
         }
+    }
+}
+
+fn in_short(error: &Error) -> String {
+    let no_words = String::new();
+    match error {
+        Error::WorkerDied(death) => Death { stderr_tail: no_words, ..Death::clone(death) }.to_string(),
+        Error::NotReady { link, pid, stage, after, .. } => {
+            let (link, pid, stage, after) = (link.clone(), *pid, *stage, *after);
+            Error::NotReady { link, pid, stage, after, stderr_tail: no_words }.to_string()
+        }
+        Error::Group { cause, .. } => in_short(cause),
+        other => other.to_string(),
     }
 }
 
@@ -109,24 +123,25 @@ fn start(args: &RunArgs, signal: &Signal, screen: &mut Screen) -> Result<(Summar
     let (spec, origin, total) = (source.spec().clone(), source.origin().clone(), source.frames_hint());
     screen.waiting("waiting for the worker to be ready");
     let started = Instant::now();
-    let worker = setup::spawn(args, &spec, signal, screen)?;
+    let crew = setup::spawn(args, &spec, signal, screen)?;
     let ready = started.elapsed();
+    let [input_spec, output_spec] = crew.specs();
     let sink = match args.output.as_deref() {
         None | Some("null") => None,
-        Some(output) => Some(media::open_sink(output, &origin, &setup::sink_spec(&spec, &worker)?)?),
+        Some(output) => Some(media::open_sink(output, &origin, &setup::sink_spec(&spec, output_spec.as_ref())?)?),
     };
     screen.begin(total);
     let summary = Summary {
         input: args.input.clone(),
         output: args.output.clone(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        input_spec: worker.input_spec().map(ToString::to_string),
-        output_spec: worker.output_spec().map(ToString::to_string),
+        input_spec: input_spec.map(|spec| spec.to_string()),
+        output_spec: output_spec.map(|spec| spec.to_string()),
         ready_seconds: ready.as_secs_f64(),
-        isolation: worker.isolation().to_string(),
+        isolation: crew.isolation(),
         ..Summary::default()
     };
-    stream(source, worker, sink, signal, screen, summary)
+    stream(source, crew, sink, signal, screen, summary)
 }
 
 /// What the feeding thread leaves behind.
@@ -137,13 +152,13 @@ struct Fed {
 
 fn stream(
     mut source: Box<dyn Source>,
-    worker: Worker,
+    crew: Crew,
     sink: Option<Box<dyn Sink>>,
     signal: &Signal,
     screen: &mut Screen,
     mut summary: Summary,
 ) -> Result<(Summary, Option<Failure>), Failure> {
-    let (worker, flight, stopper) = (Arc::new(worker), Arc::new(Flight::new()), source.stopper());
+    let (crew, flight, stopper) = (Arc::new(crew), Arc::new(Flight::new()), source.stopper());
     // Whether the source ends because it was told to.
     let told = Arc::new(AtomicBool::new(false));
     let stop_source = || {
@@ -151,21 +166,21 @@ fn stream(
         stopper.stop();
     };
     let feeding = {
-        let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
+        let (crew, flight, signal) = (Arc::clone(&crew), Arc::clone(&flight), signal.clone());
         let told = Arc::clone(&told);
         setup::on_thread("frameport-feed", move || {
-            let result = feed::feed(source.as_mut(), &worker, &flight, &signal);
+            let result = feed::feed(source.as_mut(), &crew, &flight, &signal);
             let result = if told.load(Ordering::Relaxed) { Ok(false) } else { result };
             // Also after an error: what was sent before shall come back.
-            worker.finish();
+            crew.finish();
             Fed { result, notes: source.notes().to_vec() }
         })?
     };
     let collecting = {
-        let (worker, flight, signal) = (Arc::clone(&worker), Arc::clone(&flight), signal.clone());
+        let (crew, flight, signal) = (Arc::clone(&crew), Arc::clone(&flight), signal.clone());
         let mut sink = sink;
         setup::on_thread("frameport-collect", move || {
-            let ended = feed::collect(sink.as_mut(), &worker, &flight, &signal);
+            let ended = feed::collect(sink.as_mut(), &crew, &flight, &signal);
             (ended, sink)
         })?
     };
@@ -186,8 +201,8 @@ fn stream(
     screen.update(&flight.figures());
     stop_source();
     let exit = match ended {
-        Ended::Finished => wait_exit(&worker, signal, screen),
-        _ => worker.stop().ok(),
+        Ended::Finished => wait_exit(&crew, signal, screen),
+        _ => crew.stop(),
     };
     let fed = feeding.recv_timeout(SOURCE_END).ok();
     let input_ended = fed.as_ref().is_some_and(|fed| matches!(fed.result, Ok(true)));
@@ -202,18 +217,18 @@ fn stream(
         flight.close();
     }
     summary.count(&flight.figures(), matches!(ended, Ended::Worker(Error::WorkerDied(_))));
-    summary.taken = worker.stats().received;
+    (summary.taken, summary.restarts) = (crew.taken(), crew.restarts());
     summary.written = matches!(finished, Some(Ok(_)));
     summary.exit = exit.map(|exit| exit.to_string());
     let (fed, notes) = fed.map_or((Ok(false), Vec::new()), |fed| (fed.result, fed.notes));
     summary.notes = notes;
     let finished = finished.transpose().map(|notes| summary.notes.extend(notes.unwrap_or_default()));
 
-    let (cause, error) = verdict(ended, exit, fed, finished, &worker);
+    let (cause, error) = verdict(ended, exit, fed, finished, &crew, flight.first_lost());
     summary.ended = match cause {
         _ if signal.came() => Cause::Signal,
         Cause::Input if !input_ended => {
-            summary.notes.push(format!("'{}' ended before the input did", worker.name()));
+            summary.notes.push(format!("'{}' ended before the input did", crew.name()));
             Cause::Worker
         }
         cause => cause,
@@ -229,15 +244,17 @@ fn verdict(
     exit: Option<Exit>,
     fed: Result<bool, MediaError>,
     finished: Result<(), MediaError>,
-    worker: &Worker,
+    crew: &Crew,
+    lost: Option<(u64, Arc<Error>)>,
 ) -> (Cause, Option<Failure>) {
     let failure = match ended {
         Ended::Sink(error) => Some(Failure::from(error)),
         Ended::Worker(error) => Some(Failure::from(error)),
-        Ended::Finished if !matches!(exit, None | Some(Exit::Code(0))) => worker.try_recv().err().map(Failure::from),
+        Ended::Finished if !matches!(exit, None | Some(Exit::Code(0))) => crew.failure().map(Failure::from),
         Ended::Finished | Ended::Interrupted => None,
     };
     let failure = failure.or_else(|| fed.err().map(Failure::from)).or_else(|| finished.err().map(Failure::from));
+    let failure = failure.or_else(|| lost.map(|(seq, why)| Failure::Lost(seq, why)));
     match failure {
         None => (Cause::Input, None),
         Some(Failure::Media(MediaError::Io { source, .. })) if source.kind() == io::ErrorKind::BrokenPipe => {
@@ -248,18 +265,17 @@ fn verdict(
 }
 
 /// Waits for a worker that has sent its last: it may have files to write.
-fn wait_exit(worker: &Worker, signal: &Signal, screen: &Screen) -> Option<Exit> {
+fn wait_exit(crew: &Crew, signal: &Signal, screen: &Screen) -> Option<Exit> {
     let patience = Instant::now() + Duration::from_secs(5);
     let mut told = false;
     while !signal.came() {
-        if let Some(exit) = worker.wait_exit(TICK) {
-            return Some(exit);
+        if let Some(exit) = crew.wait_exit(TICK) {
+            return exit;
         }
         if !told && Instant::now() > patience {
             told = true;
-            screen
-                .note(&format!("'{}' has sent its last frame, waiting for it to exit; Ctrl-C ends it", worker.name()));
+            screen.note(&format!("'{}' has sent its last frame, waiting for it to exit; Ctrl-C ends it", crew.name()));
         }
     }
-    worker.stop().ok()
+    crew.stop()
 }

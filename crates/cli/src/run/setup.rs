@@ -12,6 +12,7 @@ use frameport::spec::{Colour, Spec, VideoSpec};
 use frameport::{Delivery, Error, Until, Worker};
 
 use super::Failure;
+use super::crew::Crew;
 use super::feed::TICK;
 use super::interrupt::Signal;
 use super::screen::Screen;
@@ -50,7 +51,7 @@ pub(super) fn open(args: &RunArgs, signal: &Signal, screen: &Screen) -> Result<B
     Err(Error::Interrupted.into())
 }
 
-pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Worker, Failure> {
+pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Crew, Failure> {
     let mut words = args.command.iter();
     let program = words.next().cloned().unwrap_or_default();
     // "worker.py" says more than "python".
@@ -68,17 +69,25 @@ pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &
         Some(name) => builder.name(name.to_string_lossy()),
         None => builder,
     };
-    builder.spawn_until(Until::forever().or_when(TICK, &mut || signal.came())).map_err(|error| match error {
-        Error::Spawn { program, .. } if program.ends_with(".py") => {
-            Failure::Usage(format!("{program} is no program by itself: frameport run -- python {program}"))
+    let mut came = || signal.came();
+    let until = Until::forever().or_when(TICK, &mut came);
+    let crew = match args.workers {
+        1 => builder.spawn_until(until).map(Crew::One),
+        many => builder.group(many as usize).spawn_until(until).map(Crew::Many),
+    };
+    crew.map_err(|error| {
+        let cause = if let Error::Group { cause, .. } = &error { cause } else { &error };
+        match cause {
+            Error::Spawn { program, .. } if program.ends_with(".py") => {
+                Failure::Usage(format!("{program} is no program by itself: frameport run -- python {program}"))
+            }
+            _ => error.into(),
         }
-        error => error.into(),
     })
 }
 
 /// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.
-pub(super) fn sink_spec(input: &VideoSpec, worker: &Worker) -> Result<VideoSpec, Failure> {
-    let stated = worker.output_spec();
+pub(super) fn sink_spec(input: &VideoSpec, stated: Option<&Spec>) -> Result<VideoSpec, Failure> {
     let Some(Spec::Video(output)) = stated else {
         let what = stated.map_or("nothing".to_owned(), ToString::to_string);
         return Err(Failure::Usage(format!("the worker sends {what}, which is no video: leave out --output")));

@@ -58,6 +58,8 @@ pub(super) struct Summary {
     pub(super) unanswered: u64,
     /// Frames sent that the worker had not answered when it died.
     pub(super) lost: u64,
+    /// Workers that replaced a dead one.
+    pub(super) restarts: u64,
     pub(super) latency_us: Option<Latency>,
     pub(super) isolation: String,
     pub(super) exit: Option<String>,
@@ -81,7 +83,8 @@ impl Summary {
         self.fps = figures.fps();
         (self.sent, self.received, self.extra) = (counts.sent, counts.results(), counts.extra);
         (self.dropped, self.missed) = (counts.dropped, counts.missed);
-        (self.unanswered, self.lost) = if died { (0, counts.under_way()) } else { (counts.under_way(), 0) };
+        let under_way = counts.under_way();
+        (self.unanswered, self.lost) = if died { (0, counts.lost + under_way) } else { (under_way, counts.lost) };
         self.latency_us = figures.latency.map(|ns| {
             let [p50, p99, p999, max] = ns.map(|ns| ns as f64 / 1e3);
             Latency { p50, p99, p999, max }
@@ -132,6 +135,9 @@ impl Summary {
             (self.unanswered, "still with the worker at the end"),
             (self.lost, "lost with the worker"),
         ];
+        if self.restarts > 0 {
+            writeln!(out, "  {}{}", dim("workers"), words::count(self.restarts) + " replaced after a death")?;
+        }
         let lost: Vec<String> = lost
             .into_iter()
             .filter(|(number, _)| *number > 0)

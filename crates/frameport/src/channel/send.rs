@@ -478,6 +478,13 @@ impl SendEnd {
         Ok(inner.ledger.came_back())
     }
 
+    /// How many frames the peer has taken, and whether it waits for another.
+    pub(crate) fn demand(&self) -> Result<(u64, bool), Error> {
+        let waits = self.bells.is_peer_asleep(frame_bit(self.channel));
+        let taken = self.lock().ring.taken();
+        taken.map(|taken| (taken, waits)).map_err(|lie| self.state.violation(&lie))
+    }
+
     /// Whether the frame sent in `slot` at `generation` is still out, as far as this side looked.
     pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
         self.lock().ledger.is_out(slot, generation)

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::frame::Stamp;
 
+/// How many kills are let pass for each try.
+const PATIENCE: u32 = 20;
+
 /// What a group does with the frames a dead worker had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,6 +51,8 @@ pub(super) struct Ending {
     pub(super) taken: u64,
     /// It left by itself, in order: what it took and did not answer it passed over.
     pub(super) in_order: bool,
+    /// SIGKILL ended it.
+    pub(super) killed: bool,
     pub(super) why: Arc<Error>,
 }
 
@@ -72,8 +77,30 @@ enum Fate<F> {
 struct Entry<F> {
     state: State<F>,
     kept: Option<Arc<Kept>>,
-    /// Workers that died while they had it.
+    /// Workers that died of it, as far as can be told.
     tries: u32,
+    /// The last one that was killed while it had the frame, and how many of them were let pass.
+    killed: Option<u64>,
+    passed: u32,
+}
+
+impl<F> Entry<F> {
+    fn new(state: State<F>, kept: Option<Arc<Kept>>) -> Self {
+        Self { state, kept, tries: 0, killed: None, passed: 0 }
+    }
+
+    /// A worker died while it had the frame. A crash is put down to it. So is a SIGKILL (the frame may need more memory
+    /// than there is), unless workers without it were killed since the last one with it: then somebody goes about killing.
+    fn suspect(&mut self, killed: Option<u64>, patience: u32) {
+        let before = killed.and_then(|_| self.killed);
+        let elsewhere = matches!((killed, before), (Some(now), Some(before)) if now > before + 1);
+        self.killed = killed.or(self.killed);
+        if elsewhere && self.passed < patience {
+            self.passed += 1;
+        } else {
+            self.tries += 1;
+        }
+    }
 }
 
 /// What became of everything sent.
@@ -114,11 +141,20 @@ pub(super) struct Book<F> {
     ready: VecDeque<(u64, Result<F, Arc<Error>>)>,
     /// Memory of copies no longer needed: fresh memory costs a page fault for every 4 KiB.
     spare: Vec<Vec<u8>>,
+    /// Workers that SIGKILL ended.
+    kills: u64,
 }
 
 impl<F> Book<F> {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, counts: Counts::default(), under_way: BTreeMap::new(), ready: VecDeque::new(), spare: Vec::new() }
+        Self {
+            rules,
+            counts: Counts::default(),
+            under_way: BTreeMap::new(),
+            ready: VecDeque::new(),
+            spare: Vec::new(),
+            kills: 0,
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -147,7 +183,7 @@ impl<F> Book<F> {
         let seq = self.next_seq();
         self.counts.sent += 1;
         let state = place.map_or(State::Waiting, State::With);
-        self.under_way.insert(seq, Entry { state, kept, tries: 0 });
+        self.under_way.insert(seq, Entry::new(state, kept));
         seq
     }
 
@@ -192,7 +228,7 @@ impl<F> Book<F> {
         is_answer
     }
 
-    /// `member` let go of frame `seq` without an answer.
+    /// `member` let go of frame `seq` and asks for another without an answer.
     pub(super) fn pass_over(&mut self, member: usize, seq: u64) {
         if self.with(member).any(|(with, _)| with == seq) {
             self.settle(seq, Fate::Dropped);
@@ -201,13 +237,14 @@ impl<F> Book<F> {
 
     /// The process of `member` has ended, everything it sent is noted: decides on what it had.
     pub(super) fn bury(&mut self, member: usize, ending: &Ending, is_out: impl Fn(Place) -> bool) {
+        let killed = ending.killed.then(|| self.note_kill());
         let had: Vec<_> = self.with(member).collect();
         // Frames it had taken may have killed it; where none was, the next one is suspected, so that this ends.
         let mut suspects: Vec<u64> = Vec::new();
         let mut rest = Vec::new();
         for (seq, place) in had {
             let taken = place.nth < ending.taken;
-            if taken && (ending.in_order || !is_out(place)) {
+            if taken && (ending.in_order || (!is_out(place) && place.nth + 1 < ending.taken)) {
                 self.settle(seq, Fate::Dropped);
                 continue;
             }
@@ -221,13 +258,21 @@ impl<F> Book<F> {
         }
         for seq in rest {
             let Some(entry) = self.under_way.get_mut(&seq) else { continue };
-            entry.tries += u32::from(suspects.contains(&seq));
+            if suspects.contains(&seq) {
+                entry.suspect(killed, self.rules.tries.saturating_mul(PATIENCE));
+            }
             if entry.kept.is_some() && entry.tries < self.rules.tries {
                 entry.state = State::Waiting;
             } else {
                 self.settle(seq, Fate::Lost(Arc::clone(&ending.why)));
             }
         }
+    }
+
+    /// SIGKILL ended a worker.
+    pub(super) fn note_kill(&mut self) -> u64 {
+        self.kills += 1;
+        self.kills
     }
 
     /// Whether a frame waits for another worker.
@@ -329,7 +374,7 @@ mod tests {
     }
 
     fn ending(taken: u64, in_order: bool) -> Ending {
-        Ending { taken, in_order, why: Arc::new(Error::Interrupted) }
+        Ending { taken, in_order, killed: false, why: Arc::new(Error::Interrupted) }
     }
 
     fn taken(book: &mut Book<&'static str>) -> Vec<(u64, Option<&'static str>)> {
@@ -394,6 +439,24 @@ mod tests {
             }
         }
         assert_eq!((taken(&mut book), book.in_flight()), (vec![(0, None)], 1));
+    }
+
+    #[test]
+    fn a_killed_worker_does_not_count_where_others_were_killed_since_the_last() {
+        for (others, deaths) in [(false, 2), (true, 2 + 2 * PATIENCE as usize)] {
+            let mut book = book(true, Redeliver::AtLeastOnce);
+            book.depart(Some(place(0, 0)), kept());
+            for _ in 1..deaths {
+                book.bury(0, &Ending { killed: true, ..ending(1, false) }, |_| true);
+                assert_eq!(book.take_waiting().unwrap().0, 0, "not given up yet");
+                book.moved(0, Some(place(0, 0)));
+                if others {
+                    book.note_kill();
+                }
+            }
+            book.bury(0, &Ending { killed: true, ..ending(1, false) }, |_| true);
+            assert_eq!(taken(&mut book), [(0, None)], "after {deaths} deaths");
+        }
     }
 
     #[test]

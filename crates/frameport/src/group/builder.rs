@@ -36,7 +36,7 @@ impl GroupBuilder {
             redeliver: Redeliver::default(),
             tries: 5,
             starts: 3,
-            backoff: (Duration::from_millis(20), Duration::from_secs(5)),
+            backoff: (Duration::from_millis(20), Duration::from_secs(1)),
         }
     }
 
@@ -63,7 +63,8 @@ impl GroupBuilder {
         self
     }
 
-    /// How many workers may die with the same frame before it is given up and reported as lost; 5 unless set.
+    /// How many workers may die of the same frame before it is given up and reported as lost; 5 unless set. Frames a dead
+    /// worker had not taken yet are not suspected, nor is one whose worker SIGKILL ended while it ends others as well.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = tries;
@@ -71,7 +72,7 @@ impl GroupBuilder {
     }
 
     /// How many starts of one worker may fail in a row before the group gives up; 3 unless set. A start that SIGKILL
-    /// ended counts as a tenth: somebody else's doing, or that of a system short of memory.
+    /// ended counts as a fiftieth: it is somebody else's doing, or that of a system short of memory.
     #[must_use]
     pub fn starts(mut self, starts: u32) -> Self {
         self.starts = starts;
@@ -79,7 +80,7 @@ impl GroupBuilder {
     }
 
     /// How long a dead worker's successor waits: `first` at once after a life that answered a frame, twice as long after
-    /// each that did not, up to `longest`; 20 ms and 5 s unless set.
+    /// each that did not, up to `longest`; 20 ms and 1 s unless set.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);

@@ -2,9 +2,13 @@
 //!
 //! *Who calls it*: [`super::Group`] starts one for each worker. *Invariants*: it sleeps for its worker's frames, for slots
 //! that come back and for the group's news together, and for nothing else; a life's frames are decided on after
-//! everything it sent was received. **How a frame is known to be passed over**: a worker answers before it lets go of a
-//! frame. Its answer is on the ring before its word for the slot is; so where the word is there, and the ring, looked at
-//! after that, has no answer, none will come. *A hostile worker* that answers later is counted as extra.
+//! everything it sent was received. *A hostile worker* that answers later than it may is counted as extra.
+//!
+//! **How a frame is known to be passed over**: the worker has let go of it, has taken or waits for another, and has not
+//! answered. Its answer would be on the ring before the last of these (for a worker that answers while it holds the frame:
+//! before the first), so the ring is looked at after them. To have let go is not enough: a worker that fails lets go of
+//! everything before it is dead, and must not pass for one that goes on. Nobody rings when a worker begins to wait, and it
+//! does so right after letting go: until it is known, this thread looks again after a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +18,7 @@ use frameport_mem::park::{Look, Until};
 use frameport_sys::process::Exit;
 
 use super::book::{Ending, Place};
-use super::shared::{Duty, Shared};
+use super::shared::{Duty, Known, Shared};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::host::Worker;
@@ -22,7 +26,10 @@ use crate::host::Worker;
 /// How long a start, or a worker that is about to exit, may go on after it is not wanted any more.
 const TICK: Duration = Duration::from_millis(50);
 /// How many starts ended by SIGKILL count as one that failed.
-const KILLS: u32 = 10;
+const KILLS: u32 = 50;
+const SIGKILL: i32 = 9;
+/// How long after a worker let go of a frame it is first looked at again, and the longest pause between two looks.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
 /// What a thread finds when it wakes.
 enum Event {
@@ -36,7 +43,7 @@ enum Event {
 pub(super) fn run(shared: &Shared, index: usize) {
     let _leave = Leave(shared, index);
     let builder = shared.wanted.worker.clone().name(format!("{}#{}", shared.name, index + 1));
-    // Failed starts in tenths, and lives without an answer, both in a row.
+    // Failed starts, a killed one being 1 of `KILLS`, and lives without an answer, both in a row.
     let (mut failed, mut barren) = (0, 0);
     while shared.duty() == Duty::Serve {
         let mut unwanted = || shared.duty() != Duty::Serve;
@@ -48,8 +55,12 @@ pub(super) fn run(shared: &Shared, index: usize) {
             Err(Error::Interrupted) => continue,
             Err(error) => {
                 barren += 1;
-                let killed = matches!(&error, Error::WorkerDied(death) if death.exit == Exit::Signal(9));
-                failed += if killed { 1 } else { KILLS };
+                if is_killed(&error) {
+                    shared.lock().book.note_kill();
+                    failed += 1;
+                } else {
+                    failed += KILLS;
+                }
                 tracing::warn!(link = shared.name, "a worker of the group does not start: {error}");
                 if failed >= shared.wanted.starts.saturating_mul(KILLS) {
                     shared.fail(barren, error);
@@ -58,6 +69,10 @@ pub(super) fn run(shared: &Shared, index: usize) {
         }
         shared.pause(shared.wanted.pause(barren));
     }
+}
+
+fn is_killed(error: &Error) -> bool {
+    matches!(error, Error::WorkerDied(death) if death.exit == Exit::Signal(SIGKILL))
 }
 
 /// Says at the end of a thread, whatever ended it, that it has.
@@ -74,6 +89,8 @@ fn serve(shared: &Shared, index: usize, worker: Worker) -> bool {
     let worker = Arc::new(worker);
     let Some(news) = join(shared, index, &worker) else { return false };
     let (mut seen, mut fruitful) = (0, false);
+    // How long to wait for what becomes of frames it let go of, if there are some.
+    let mut undecided = None;
     let ended = loop {
         match shared.duty() {
             Duty::Leave => break None,
@@ -89,14 +106,19 @@ fn serve(shared: &Shared, index: usize, worker: Worker) -> bool {
             let called = || news.swap(false, Ordering::AcqRel).then_some(Event::News);
             Ok(event.or_else(called).map_or(Look::Nothing, Look::Found))
         };
-        match worker.watch(&mut Until::forever(), look) {
+        let mut until = undecided.map_or_else(Until::forever, Until::after);
+        match worker.watch(&mut until, look) {
             Ok(Ok(Event::Frame(frame))) => fruitful |= answer(shared, index, frame),
             Ok(Ok(Event::CameBack(back))) => {
                 seen = back;
-                fruitful |= pass_over(shared, index, &worker);
+                undecided = Some(LOOK_AGAIN.0);
             }
-            Ok(Ok(Event::News) | Err(_)) => {}
+            Ok(Ok(Event::News)) => {}
+            Ok(Err(_)) => undecided = undecided.map(|pause| LOOK_AGAIN.1.min(pause * 2)),
             Err(error) => break Some(error),
+        }
+        if undecided.is_some() && !pass_over(shared, index, &worker, &mut fruitful) {
+            undecided = None;
         }
     };
     bury(shared, index, &worker, ended);
@@ -105,7 +127,9 @@ fn serve(shared: &Shared, index: usize, worker: Worker) -> bool {
 
 /// From now on frames may be sent to it.
 fn join(shared: &Shared, index: usize, worker: &Arc<Worker>) -> Option<Arc<AtomicBool>> {
+    let (input, output) = (worker.input_spec().cloned(), worker.output_spec().cloned());
     let mut inner = shared.lock();
+    inner.known = Known { input, output, isolation: Some(worker.isolation()) };
     let member = inner.members.get_mut(index)?;
     member.worker = Some(Arc::clone(worker));
     member.sent = 0;
@@ -124,30 +148,33 @@ fn answer(shared: &Shared, index: usize, frame: Frame) -> bool {
     is_answer
 }
 
-/// Finds the frames the worker let go of without an answer; whether answers came meanwhile.
-fn pass_over(shared: &Shared, index: usize, worker: &Worker) -> bool {
-    let back: Vec<u64> = {
+/// Finds the frames the worker passed over; whether it let go of others of which that is not known.
+fn pass_over(shared: &Shared, index: usize, worker: &Worker, fruitful: &mut bool) -> bool {
+    let back: Vec<(u64, Place)> = {
         let inner = shared.lock();
+        // There may be room now.
+        shared.tell_callers();
         let is_back = |&(_, place): &(u64, Place)| !worker.is_out(place.slot, place.generation);
-        inner.book.with(index).filter(is_back).map(|(seq, _)| seq).collect()
+        inner.book.with(index).filter(is_back).collect()
     };
-    // In this order: see the module.
-    let mut fruitful = false;
+    // In this order: see the module. Slots of a dead worker come back by themselves: its burial tells them apart.
+    let Ok((taken, waits)) = worker.demand() else { return false };
     loop {
         match worker.try_recv() {
-            Ok(Some(frame)) => fruitful |= answer(shared, index, frame),
+            Ok(Some(frame)) => *fruitful |= answer(shared, index, frame),
             Ok(None) => break,
-            // Slots of a dead worker come back by themselves: its burial tells them apart.
-            Err(_) => return fruitful,
+            Err(_) => return false,
         }
     }
     let mut inner = shared.lock();
-    for seq in back {
+    let (known, rest): (Vec<_>, Vec<_>) = back.into_iter().partition(|(_, place)| waits || place.nth + 1 < taken);
+    for &(seq, _) in &known {
         inner.book.pass_over(index, seq);
     }
-    // There may be room now.
-    shared.tell_callers();
-    fruitful
+    if !known.is_empty() {
+        shared.tell_callers();
+    }
+    rest.iter().any(|one| inner.book.with(index).any(|with| with == *one))
 }
 
 /// Gives the worker frames that dead ones left.
@@ -194,10 +221,13 @@ fn bury(shared: &Shared, index: usize, worker: &Worker, ended: Option<Error>) {
     let mut inner = shared.lock();
     if let Some(error) = ended {
         let in_order = closed && matches!(exit, Ok(Exit::Code(0)));
+        // Its death says more than that it has sent its last.
+        let error = if closed && !in_order { worker.try_recv().err().unwrap_or(error) } else { error };
         if !in_order {
             tracing::warn!(link = shared.name, "a worker of the group ended: {error}");
         }
-        let ending = Ending { taken: worker.stats().received, in_order, why: Arc::new(error) };
+        let killed = is_killed(&error);
+        let ending = Ending { taken: worker.stats().received, in_order, killed, why: Arc::new(error) };
         inner.book.bury(index, &ending, |place| worker.is_out(place.slot, place.generation));
     }
     inner.members.get_mut(index).into_iter().for_each(|member| member.worker = None);

@@ -6,7 +6,7 @@
 //! outcome (an answer, a loss, or none where its worker passed over it); every wait ends at a stop.
 //!
 //! **The contract of a group's worker**: one result or none for each frame, with the frame's number (`reply` and
-//! `send_back` see to that), and not after it let go of the frame. *A hostile worker* harms the frames it was given, and
+//! `send_back` see to that), before it has let go of the frame and asks for another. *A hostile worker* harms the frames it was given, and
 //! a group that it keeps from starting.
 
 mod book;
@@ -19,12 +19,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use frameport_mem::park::Until;
+use frameport_sys::isolation::Level;
 use frameport_wire::spec::Spec;
 
 pub use self::book::Redeliver;
 use self::book::Rules;
 pub use self::builder::GroupBuilder;
-use self::shared::Shared;
+use self::shared::{Known, Shared};
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
 #[cfg(doc)]
@@ -189,7 +190,8 @@ impl Group {
     pub fn step_until(&self, mut until: Until<'_>) -> Result<Step, Error> {
         let step = self.shared.wait(&mut until, |shared, inner| match shared.next_outcome(inner)? {
             Some(outcome) => Ok(Some(Step::Outcome(outcome))),
-            None => Ok(shared.loan(inner)?.map(Step::Room)),
+            // After `finish` only outcomes follow.
+            None => Ok(if inner.finishing { None } else { shared.loan(inner)?.map(Step::Room) }),
         });
         step?.map_err(|ended| self.shared.no_room(ended))
     }
@@ -232,10 +234,26 @@ impl Group {
         &self.shared.name
     }
 
-    /// What comes back, as a worker that is ready now has it.
+    /// What goes to the workers.
+    #[must_use]
+    pub fn input_spec(&self) -> Option<Spec> {
+        self.known().input
+    }
+
+    /// What comes back: as asked for, or as the worker stated that became ready last.
     #[must_use]
     pub fn output_spec(&self) -> Option<Spec> {
-        self.shared.lock().members.iter().find_map(|member| member.worker.as_ref()?.output_spec().cloned())
+        self.known().output
+    }
+
+    /// How far the workers are kept from other processes.
+    #[must_use]
+    pub fn isolation(&self) -> Option<Level> {
+        self.known().isolation
+    }
+
+    fn known(&self) -> Known {
+        if self.shared.check_fork().is_err() { Known::default() } else { self.shared.lock().known.clone() }
     }
 
     /// The group's counters.

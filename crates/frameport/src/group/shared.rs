@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::clock::now_ns;
+use frameport_sys::isolation::Level;
 use frameport_sys::memory::ForkStamp;
+use frameport_wire::spec::Spec;
 
 use super::book::{Book, Kept, Place, Redeliver, Room, Rules};
 use super::builder::GroupBuilder;
 use super::{GroupStats, MemberStats, Outcome};
 use crate::error::{Error, Exhausted};
-use crate::frame::{Frame, FrameMut, Stamp};
+use crate::frame::{Frame, FrameMut, Home, Stamp};
 use crate::host::Worker;
 
 /// See the module.
@@ -42,9 +44,18 @@ enum Over {
 pub(super) struct Inner {
     pub(super) book: Book<Frame>,
     pub(super) members: Vec<Member>,
-    finishing: bool,
+    pub(super) finishing: bool,
     over: Option<Over>,
     copied: u64,
+    pub(super) known: Known,
+}
+
+/// What the worker that became ready last has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) input: Option<Spec>,
+    pub(super) output: Option<Spec>,
+    pub(super) isolation: Option<Level>,
 }
 
 /// One of the workers, over all its lives.
@@ -118,7 +129,8 @@ impl Shared {
             ..Member::default()
         };
         let members = (1..=wanted.workers).map(member).collect();
-        let inner = Inner { book: Book::new(rules), members, finishing: false, over: None, copied: 0 };
+        let inner =
+            Inner { book: Book::new(rules), members, finishing: false, over: None, copied: 0, known: Known::default() };
         let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
         Ok(Self { wanted, rules, name, inner: Mutex::new(inner), changed: Condvar::new(), fork })
     }
@@ -229,7 +241,10 @@ impl Shared {
         self.check_open(&inner)?;
         let lender = |member: &Member| member.worker.as_ref().is_some_and(|worker| worker.lent(&frame));
         let member = inner.members.iter().position(lender);
-        let link = Arc::clone(&frame.end.state);
+        let Home::Channel(end) = &frame.home else {
+            return Err(Error::Format { what: "this frame is an audience's: send it there".to_owned() });
+        };
+        let link = Arc::clone(&end.state);
         if member.is_none() && link.end().is_none() {
             return Err(Error::Format { what: format!("this frame was not loaned from group '{}'", self.name) });
         }

@@ -63,12 +63,14 @@ impl std::fmt::Debug for WorkerBuilder {
 
 impl Clone for WorkerBuilder {
     fn clone(&self) -> Self {
-        let Self { name, channels, on_stderr, .. } = self;
+        let Self { name, channels, on_stderr, on_event, params, .. } = self;
         Self {
             command: self.copy_command(),
             name: name.clone(),
             channels: channels.clone(),
             on_stderr: on_stderr.clone(),
+            on_event: on_event.clone(),
+            params: params.clone(),
             ..*self
         }
     }

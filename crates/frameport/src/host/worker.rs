@@ -210,6 +210,11 @@ impl Worker {
         self.input()?.end.came_back()
     }
 
+    /// How many frames the worker has taken, and whether it waits for another.
+    pub(crate) fn demand(&self) -> Result<(u64, bool), Error> {
+        self.input()?.end.demand()
+    }
+
     /// Whether the frame sent in `slot` at `generation` is still out: neither let go of nor sent back in place.
     pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
         self.input.as_ref().is_some_and(|input| input.end.is_out(slot, generation))
