@@ -19,7 +19,7 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("worker.py", "host.py", "short.py", "tuned.py", "tune.py"):
+    for name in ("worker.py", "host.py", "short.py", "many.py", "tuned.py", "tune.py"):
         (tmp_path / name).write_text(block(name))
     return tmp_path
 
@@ -48,3 +48,8 @@ def test_the_knob_turns_and_the_worker_is_heard(folder: Path) -> None:
 
 def test_the_host_gets_its_frames_back(folder: Path) -> None:
     assert "frame 9" in run(sys.executable, "host.py", cwd=folder)
+
+
+def test_several_workers_keep_the_order(folder: Path) -> None:
+    lines = [line.partition(":")[0] for line in run(sys.executable, "many.py", cwd=folder).splitlines()]
+    assert [line for line in lines if line.startswith("frame ")] == [f"frame {n}" for n in range(40)]

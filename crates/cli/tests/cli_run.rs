@@ -2,7 +2,7 @@
 
 mod cli;
 
-use cli::{Running, is_alive, pipe, place, processes_with, run, said, summary, y4m, y4m_frame};
+use cli::{Running, frameport, is_alive, pipe, place, processes_with, run, said, summary, y4m, y4m_frame};
 
 /// The workers of this file.
 #[test]
@@ -166,8 +166,9 @@ fn several_workers_give_up_a_frame_that_kills_them_and_keep_the_rest() {
 
 #[test]
 fn several_workers_that_do_not_start_are_an_error_and_ctrl_c_ends_them() {
-    let output = run(&["--workers", "2", "-i", "pattern:64x48:5"], "no such role").output().unwrap();
+    let output = frameport(&["run", "--workers", "2", "-i", "pattern:64x48:5", "--", "false"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("exited with status 1 before it connected"), "{}", said(&output));
     let running = Running::start(run(&["--json", "--workers", "2", "-i", "pattern:64x48@30"], "stuck"));
     running.interrupt();
     let output = running.end();
