@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SIZE: usize = 63 * 41 * 3;
+/// Where a worker that gets stuck once says that it is.
+const PLACE: &str = "FRAMEPORT_TEST_PLACE";
 /// The frame that kills.
 const POISON: u64 = 5;
 
@@ -34,6 +36,9 @@ fn worker_process() {
             "pass" if seq % 3 == 1 => drop(frame),
             // As a Python loop does: the frame passed over is let go of when the next one is there.
             "pass_late" if seq % 3 == 1 => kept = Some(frame),
+            "stuck_once" if seq == 0 && std::fs::create_dir(std::env::var(PLACE).unwrap()).is_ok() => {
+                std::thread::sleep(Duration::from_secs(600));
+            }
             "busy" => std::thread::sleep(Duration::from_secs(600)),
             "late" => {
                 drop(frame);
@@ -104,7 +109,7 @@ impl Got {
 fn receive_all(group: &Group, check: impl Fn(&Frame) -> bool) -> (Got, Error) {
     let mut got = Got::default();
     loop {
-        match group.recv() {
+        match group.recv_timeout(Duration::from_secs(30)) {
             Ok(outcome) => got.note(outcome, &check),
             Err(error) => return (got, error),
         }
@@ -280,6 +285,41 @@ fn give_up(role: &str, end: &str) {
         (4..=5).contains(&deaths),
         "two first lives and a successor for each try, the last if it is needed: {deaths}"
     );
+}
+
+#[test]
+fn a_dead_workers_frame_is_not_queued_behind_results_that_wait_for_it() {
+    if role().is_some() {
+        return;
+    }
+    let place = format!("{}/stuck-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let _ = std::fs::remove_dir(&place);
+    let group = small_worker("stuck_once").slots(2).env(PLACE, &place).group(2).window(8).spawn().unwrap();
+    let both = || group.stats().members.iter().filter_map(|member| member.pid).count() == 2;
+    wait_for(both);
+    send_one(&group, 0).unwrap();
+    wait_for(|| std::path::Path::new(&place).exists());
+    let stuck = group.stats().members.into_iter().find(|member| member.in_flight == 1).unwrap().pid.unwrap();
+    // The other worker's results wait for the first frame, and have all the slots it could answer in.
+    for seq in 1..3 {
+        send_one(&group, seq).unwrap();
+        wait_for(|| group.stats().waiting == seq);
+    }
+    send_one(&group, 3).unwrap();
+    let pid = rustix::process::Pid::from_raw(stuck.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    group.finish();
+    let (got, _) = receive_all(&group, |frame| is_picture(frame.payload(), frame.seq() + 7));
+    assert_eq!((got.answered, got.lost), (vec![0, 1, 2, 3], vec![]));
+    std::fs::remove_dir(&place).unwrap();
+}
+
+fn wait_for(reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !reached() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
 }
 
 #[test]

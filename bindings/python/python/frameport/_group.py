@@ -86,7 +86,8 @@ def map(
     options: those of `spawn()`.
     """
     # Its workers' channels are lossless.
-    known = {name: value for name, value in spawn.__kwdefaults__.items() if name not in ("delivery", "quota")}
+    defaults = spawn.__kwdefaults__ or {}
+    known = {name: value for name, value in defaults.items() if name not in ("delivery", "quota")}
     if unknown := options.keys() - known.keys():
         raise TypeError(f"map() has no option {', '.join(sorted(unknown))}: there are those of spawn(), and its own")
     if on_lost not in ("raise", "yield"):

@@ -92,7 +92,7 @@ impl<F> Entry<F> {
     /// A worker died while it had the frame. A crash is put down to it. So is a SIGKILL (the frame may need more memory
     /// than there is), unless workers without it were killed since the last one with it: then somebody goes about killing.
     fn suspect(&mut self, killed: Option<u64>, patience: u32) {
-        let before = killed.and_then(|_| self.killed);
+        let before = killed.and(self.killed);
         let elsewhere = matches!((killed, before), (Some(now), Some(before)) if now > before + 1);
         self.killed = killed.or(self.killed);
         if elsewhere && self.passed < patience {
