@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
+use frameport::Delivery;
 use frameport::spec::PixelFormat;
 use frameport_wire::layout::MAX_SLOTS;
 
@@ -52,9 +53,14 @@ pub(crate) struct RunArgs {
     /// Pixel format of the frames, FFmpeg's name [default: bgr24; for y4m its own]
     #[arg(short, long, value_name = "PIX_FMT")]
     pub(crate) format: Option<PixelFormat>,
-    /// Frames that can be on their way in each direction
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=MAX_SLOTS.into()))]
-    pub(crate) slots: u32,
+    /// For a worker slower than the input: `lossless`, it gets every frame and the input waits for it; `latest` or `newest:N`,
+    /// it gets the newest or the N newest and nothing waits for it, files and the pattern playing in real time, stdin as it
+    /// comes [default: latest for /dev/videoN and for URLs without an end, lossless for all else]
+    #[arg(long, value_name = "DELIVERY", value_parser = delivery)]
+    pub(crate) delivery: Option<Delivery>,
+    /// Frames that can be on their way in each direction [default: 4, for newest:N at least N + 3]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MAX_SLOTS.into()))]
+    pub(crate) slots: Option<u32>,
     /// How many workers share the frames; results stay in order, a worker that dies is replaced and its frames are redone
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
     pub(crate) workers: u32,
@@ -70,6 +76,25 @@ pub(crate) struct RunArgs {
     /// The worker: a program and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+fn delivery(text: &str) -> Result<Delivery, String> {
+    match (text, text.strip_prefix("newest:").map(str::parse)) {
+        ("lossless", _) => Ok(Delivery::Lossless),
+        ("latest", _) => Ok(Delivery::Latest),
+        (_, Some(Ok(depth))) if (1..MAX_SLOTS).contains(&depth) => Ok(Delivery::Newest(depth)),
+        (_, Some(_)) => Err(format!("newest:1 to newest:{} are possible", MAX_SLOTS - 1)),
+        _ => Err("it is lossless, latest or newest:N".to_owned()),
+    }
+}
+
+/// A delivery as one asks for it.
+pub(crate) fn delivery_name(delivery: Delivery) -> String {
+    match delivery {
+        Delivery::Lossless => "lossless".to_owned(),
+        Delivery::Latest => "latest".to_owned(),
+        Delivery::Newest(depth) => format!("newest:{depth}"),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -92,6 +117,16 @@ mod tests {
     fn a_mistyped_option_is_not_taken_for_the_worker() {
         for words in [&["frameport", "run", "--inptu", "a", "--", "w"][..], &["frameport", "run", "-x"]] {
             assert!(Cli::try_parse_from(words).unwrap_err().to_string().contains("unexpected argument"));
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_read_as_it_is_named() {
+        for name in ["lossless", "latest", "newest:1", "newest:3"] {
+            assert_eq!(delivery(name).map(delivery_name).as_deref(), Ok(name));
+        }
+        for wrong in ["", "newest", "newest:", "newest:0", "newest:-1", "newest:99999999999", "Latest", "latest:2"] {
+            assert!(delivery(wrong).is_err(), "{wrong}");
         }
     }
 

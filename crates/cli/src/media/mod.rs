@@ -9,6 +9,7 @@
 mod error;
 mod ffmpeg;
 mod font;
+mod paced;
 mod pattern;
 mod y4m;
 
@@ -64,7 +65,7 @@ pub trait Source: Send {
     fn frames_hint(&self) -> Option<u64>;
     /// What to tell the person; more may be there after the end.
     fn notes(&self) -> &[String];
-    /// Whether frames come in their own time (a camera), so that a slow worker must miss some.
+    /// Whether frames come in their own time (a camera), so that a slow worker cannot have them all.
     fn is_live(&self) -> bool;
     /// A handle that ends the input from any thread: a blocked [`Source::next`] then ends soon. Reading standard input is
     /// the exception, nothing can interrupt that.
@@ -152,6 +153,12 @@ pub fn open_source(text: &str, format: Option<PixelFormat>) -> Result<Box<dyn So
         }
     }
     Ok(Box::new(ffmpeg::Decoder::open(text, format.unwrap_or(PixelFormat::Bgr24))?))
+}
+
+/// `source` in real time: each frame when its time has come, by the first one's, and none early.
+#[must_use]
+pub fn in_real_time(source: Box<dyn Source>) -> Box<dyn Source> {
+    Box::new(paced::Paced::new(source))
 }
 
 fn open_y4m(

@@ -124,6 +124,14 @@ impl Crew {
         }
     }
 
+    /// Frames taken back before a worker took them.
+    pub(super) fn retracted(&self) -> u64 {
+        match self {
+            Self::One(worker) => worker.stats().retracted,
+            Self::Many(_) => 0,
+        }
+    }
+
     /// How often a worker of a group was replaced.
     pub(super) fn restarts(&self) -> u64 {
         match self {

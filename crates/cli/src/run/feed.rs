@@ -21,9 +21,15 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes of the buffer between pixels and files.
 const CHUNK: usize = 128 << 10;
 
-/// Sends what `source` has until it ends, the worker does or a signal comes. True when the input gave its last frame.
-pub(super) fn feed(source: &mut dyn Source, crew: &Crew, flight: &Flight, signal: &Signal) -> Result<bool, MediaError> {
-    let live = source.is_live();
+/// Sends what `source` has until it ends, the worker does or a signal comes. True when the input gave its last frame. When
+/// it is `live`, nothing waits for the worker: a frame that finds no slot is missed, and what is left of it is skipped.
+pub(super) fn feed(
+    source: &mut dyn Source,
+    live: bool,
+    crew: &Crew,
+    flight: &Flight,
+    signal: &Signal,
+) -> Result<bool, MediaError> {
     let mut chunk = vec![0; CHUNK];
     let mut seq = 0;
     while let Some(mut incoming) = source.next()? {

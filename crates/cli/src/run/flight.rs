@@ -1,7 +1,8 @@
 //! The frames that are on their way, and what became of the others.
 //!
 //! *Who calls it*: the feeding thread before it sends, the collecting thread when a frame is back, the progress display.
-//! *Invariants*: sent = answered + dropped + lost + on their way. A frame counts as dropped as soon as a later one is answered.
+//! *Invariants*: offered = answered + dropped + lost + retracted + missed + on their way. A frame counts as dropped as soon as a
+//! later one is answered, unless it was retracted: the channel tells how many were, not which.
 //! *A hostile worker* can send what nobody asked for: it is counted as extra and gets no one's tags; one that never
 //! answers costs [`REMEMBERED`] entries.
 
@@ -14,7 +15,7 @@ use crate::media::FrameInfo;
 use frameport::Error;
 
 /// The most frames on their way that are remembered; older ones count as dropped.
-const REMEMBERED: usize = 4096;
+const REMEMBERED: usize = 1 << 16;
 
 /// Longest latency told apart from longer ones.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -25,7 +26,10 @@ pub(super) struct Flight(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     under_way: VecDeque<Sent>,
+    /// But for those that the channel counts; `dropped` is what was told last.
     counts: Counts,
+    /// Frames that will not be answered any more: dropped or retracted.
+    passed: u64,
     /// From send to receive, in ns; `None` where the machine has no memory for it.
     latency: Option<Histogram<u64>>,
     first_ns: Option<u64>,
@@ -52,9 +56,11 @@ pub(super) struct Counts {
     pub(super) dropped: u64,
     /// Of those, the ones a group has given up.
     pub(super) lost: u64,
+    /// Of those, the ones taken back for newer ones.
+    pub(super) retracted: u64,
     /// Results beside the answers: a second one for a frame, or one for none.
     pub(super) extra: u64,
-    /// Frames of a live input that found the worker busy.
+    /// Frames of a live delivery that found no slot.
     pub(super) missed: u64,
 }
 
@@ -64,9 +70,15 @@ impl Counts {
         self.answered + self.extra
     }
 
+    /// Frames the input gave.
+    pub(super) fn offered(&self) -> u64 {
+        self.sent + self.missed
+    }
+
     /// Frames sent that nothing is known of.
     pub(super) fn under_way(&self) -> u64 {
-        self.sent.saturating_sub(self.answered).saturating_sub(self.dropped).saturating_sub(self.lost)
+        let gone = self.answered + self.dropped + self.lost + self.retracted;
+        self.sent.saturating_sub(gone)
     }
 }
 
@@ -93,7 +105,7 @@ impl Inner {
     fn take(&mut self, seq: u64) -> Option<Sent> {
         while self.under_way.front().is_some_and(|sent| sent.seq < seq) {
             self.under_way.pop_front();
-            self.counts.dropped += 1;
+            self.passed += 1;
         }
         let is_next = self.under_way.front().is_some_and(|sent| sent.seq == seq);
         if is_next { self.under_way.pop_front() } else { None }
@@ -105,6 +117,7 @@ impl Flight {
         Self(Mutex::new(Inner {
             under_way: VecDeque::new(),
             counts: Counts::default(),
+            passed: 0,
             latency: Histogram::new_with_bounds(1, LONGEST_NS, 3).ok(),
             first_ns: None,
             last_ns: 0,
@@ -125,7 +138,7 @@ impl Flight {
         inner.under_way.push_back(Sent { seq, at_ns: now_ns, info });
         if inner.under_way.len() > REMEMBERED {
             inner.under_way.pop_front();
-            inner.counts.dropped += 1;
+            inner.passed += 1;
         }
     }
 
@@ -170,33 +183,42 @@ impl Flight {
         self.lock().first_lost.clone()
     }
 
-    /// Notes a frame of a live input that was not sent.
+    /// Notes a frame of a live delivery that was not sent.
     pub(super) fn miss(&self) {
         self.lock().counts.missed += 1;
     }
 
-    /// Nothing will be answered any more: what is still on its way was dropped.
+    /// Nothing will be answered any more: what is still on its way was dropped or retracted.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
-        inner.counts.dropped += inner.under_way.len() as u64;
+        inner.passed += inner.under_way.len() as u64;
         inner.under_way.clear();
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        let inner = self.lock();
+    /// What there is to show; `retracted` gives the channel's own number, and is asked after the frames were looked at.
+    pub(super) fn figures(&self, retracted: impl Fn() -> u64) -> Figures {
+        let mut inner = self.lock();
+        let mut counts = inner.counts;
+        let unanswered = counts.sent.saturating_sub(counts.answered + counts.lost);
+        counts.retracted = retracted().min(unanswered);
+        // Some of the retracted may not have been passed yet, so this is the least it can be; at the end it is exact.
+        let least = inner.passed.saturating_sub(counts.retracted);
+        counts.dropped = least.max(counts.dropped).min(unanswered - counts.retracted);
+        inner.counts.dropped = counts.dropped;
         let latency = inner.latency.as_ref().filter(|latency| !latency.is_empty());
         let latency = latency.map(|latency| {
             let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| latency.value_at_quantile(quantile));
             [p50, p99, p999, latency.max()]
         });
         let span_ns = inner.first_ns.map_or(0, |first| inner.last_ns.saturating_sub(first));
-        Figures { counts: inner.counts, latency, span_ns }
+        Figures { counts, latency, span_ns }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     fn tagged(tag: &str) -> FrameInfo {
         FrameInfo { tag: Some(tag.into()), ..FrameInfo::default() }
@@ -212,27 +234,55 @@ mod tests {
         assert_eq!(flight.arrive(2, 700), Some(tagged("c")));
         assert_eq!(flight.arrive(2, 800), None, "a second result for one frame");
         assert_eq!(flight.arrive(1, 800), None, "a result that comes after a later one");
-        let Figures { counts, latency, span_ns } = flight.figures();
-        assert_eq!(counts, Counts { sent: 4, answered: 2, dropped: 1, lost: 0, extra: 2, missed: 0 });
+        let Figures { counts, latency, span_ns } = flight.figures(|| 0);
+        assert_eq!(counts, Counts { sent: 4, answered: 2, dropped: 1, lost: 0, retracted: 0, extra: 2, missed: 0 });
         assert_eq!((counts.under_way(), counts.results(), span_ns), (1, 4, 800));
         assert_eq!(latency, Some([500, 500, 500, 500]));
         flight.lose(3, &Arc::new(Error::Interrupted));
-        assert_eq!((flight.figures().counts.lost, flight.first_lost().map(|lost| lost.0)), (1, Some(3)));
+        assert_eq!((flight.figures(|| 0).counts.lost, flight.first_lost().map(|lost| lost.0)), (1, Some(3)));
         flight.depart(4, tagged("e"), 900);
         flight.close();
-        assert_eq!(flight.figures().counts.dropped, 2);
+        assert_eq!(flight.figures(|| 0).counts.dropped, 2);
+    }
+
+    #[test]
+    fn what_was_taken_back_was_not_dropped_and_the_numbers_close_at_every_moment() {
+        let (flight, retracted) = (Flight::new(), Cell::new(0));
+        let fates = || {
+            let counts = flight.figures(|| retracted.get()).counts;
+            let Counts { answered, dropped, retracted, missed, .. } = counts;
+            assert_eq!(counts.offered(), answered + dropped + retracted + missed + counts.under_way(), "{counts:?}");
+            [dropped, retracted, missed, counts.under_way()]
+        };
+        flight.miss();
+        for seq in 0..6 {
+            flight.depart(seq, FrameInfo::default(), seq);
+        }
+        // 0 is answered, 1 and 2 were taken back, 3 was passed over, 4 is answered.
+        flight.arrive(0, 10);
+        retracted.set(2);
+        assert_eq!(fates(), [0, 2, 1, 3], "not yet known to have been passed");
+        flight.arrive(4, 11);
+        assert_eq!(fates(), [1, 2, 1, 1]);
+        flight.depart(6, FrameInfo::default(), 12);
+        retracted.set(3);
+        assert_eq!(fates(), [1, 3, 1, 1], "5 was taken back; 3 stays dropped");
+        flight.close();
+        assert_eq!(fates(), [2, 3, 1, 0], "6 got no answer");
+        retracted.set(u64::MAX);
+        assert_eq!(fates()[3], 0, "whatever is counted");
     }
 
     #[test]
     fn a_worker_that_never_answers_costs_bounded_memory() {
         let flight = Flight::new();
-        for seq in 0..10_000 {
+        for seq in 0..100_000 {
             flight.depart(seq, FrameInfo::default(), seq);
         }
         assert!(flight.lock().under_way.len() <= REMEMBERED);
-        let counts = flight.figures().counts;
-        assert_eq!(counts.under_way() + counts.dropped, 10_000);
-        flight.recall(9_999);
-        assert_eq!(flight.figures().counts.sent, 9_999);
+        let counts = flight.figures(|| 0).counts;
+        assert_eq!(counts.under_way() + counts.dropped, 100_000);
+        flight.recall(99_999);
+        assert_eq!(flight.figures(|| 0).counts.sent, 99_999);
     }
 }

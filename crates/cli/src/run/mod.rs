@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use frameport::{Death, Error, Exit};
+use frameport::{Death, Delivery, Error, Exit};
 
 use self::crew::Crew;
 use self::feed::{Ended, TICK};
@@ -27,7 +27,7 @@ use self::flight::Flight;
 use self::interrupt::{Interrupt, Signal};
 use self::screen::Screen;
 use self::summary::{Cause, Summary};
-use crate::args::RunArgs;
+use crate::args::{RunArgs, delivery_name};
 use crate::media::{self, MediaError, Sink, Source};
 
 /// How long the screen is left alone.
@@ -119,11 +119,13 @@ fn failed(failure: &Failure) -> i32 {
 /// Opens and starts everything, lets it run, and ends it.
 fn start(args: &RunArgs, signal: &Signal, screen: &mut Screen) -> Result<(Summary, Option<Failure>), Failure> {
     setup::check(args)?;
-    let source = setup::open(args, signal, screen)?;
+    let (delivery, source) = setup::deliver(args, setup::open(args, signal, screen)?);
+    // A group's queue is lossless; what comes in its own time does not wait for it all the same.
+    let live = delivery != Delivery::Lossless || (args.delivery.is_none() && source.is_live());
     let (spec, origin, total) = (source.spec().clone(), source.origin().clone(), source.frames_hint());
     screen.waiting("waiting for the worker to be ready");
     let started = Instant::now();
-    let crew = setup::spawn(args, &spec, signal, screen)?;
+    let crew = setup::spawn(args, &spec, delivery, signal, screen)?;
     let ready = started.elapsed();
     let [input_spec, output_spec] = crew.specs();
     let sink = match args.output.as_deref() {
@@ -137,11 +139,12 @@ fn start(args: &RunArgs, signal: &Signal, screen: &mut Screen) -> Result<(Summar
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         input_spec: input_spec.map(|spec| spec.to_string()),
         output_spec: output_spec.map(|spec| spec.to_string()),
+        delivery: delivery_name(delivery),
         ready_seconds: ready.as_secs_f64(),
         isolation: crew.isolation(),
         ..Summary::default()
     };
-    stream(source, crew, sink, signal, screen, summary)
+    stream(source, live, crew, sink, signal, screen, summary)
 }
 
 /// What the feeding thread leaves behind.
@@ -152,6 +155,7 @@ struct Fed {
 
 fn stream(
     mut source: Box<dyn Source>,
+    live: bool,
     crew: Crew,
     sink: Option<Box<dyn Sink>>,
     signal: &Signal,
@@ -159,6 +163,7 @@ fn stream(
     mut summary: Summary,
 ) -> Result<(Summary, Option<Failure>), Failure> {
     let (crew, flight, stopper) = (Arc::new(crew), Arc::new(Flight::new()), source.stopper());
+    let retracted = || crew.retracted();
     // Whether the source ends because it was told to.
     let told = Arc::new(AtomicBool::new(false));
     let stop_source = || {
@@ -169,7 +174,7 @@ fn stream(
         let (crew, flight, signal) = (Arc::clone(&crew), Arc::clone(&flight), signal.clone());
         let told = Arc::clone(&told);
         setup::on_thread("frameport-feed", move || {
-            let result = feed::feed(source.as_mut(), &crew, &flight, &signal);
+            let result = feed::feed(source.as_mut(), live, &crew, &flight, &signal);
             let result = if told.load(Ordering::Relaxed) { Ok(false) } else { result };
             // Also after an error: what was sent before shall come back.
             crew.finish();
@@ -188,7 +193,7 @@ fn stream(
     let (ended, sink) = loop {
         match collecting.recv_timeout(REFRESH) {
             Ok(collected) => break collected,
-            Err(RecvTimeoutError::Timeout) => screen.update(&flight.figures()),
+            Err(RecvTimeoutError::Timeout) => screen.update(&flight.figures(retracted)),
             Err(RecvTimeoutError::Disconnected) => {
                 break (Ended::Sink(MediaError::from(setup::panicked())), None);
             }
@@ -198,7 +203,7 @@ fn stream(
             stop_source();
         }
     };
-    screen.update(&flight.figures());
+    screen.update(&flight.figures(retracted));
     stop_source();
     let exit = match ended {
         Ended::Finished => wait_exit(&crew, signal, screen),
@@ -216,7 +221,7 @@ fn stream(
     if matches!(ended, Ended::Finished) {
         flight.close();
     }
-    summary.count(&flight.figures(), matches!(ended, Ended::Worker(Error::WorkerDied(_))));
+    summary.count(&flight.figures(retracted), matches!(ended, Ended::Worker(Error::WorkerDied(_))));
     (summary.taken, summary.restarts) = (crew.taken(), crew.restarts());
     summary.written = matches!(finished, Some(Ok(_)));
     summary.exit = exit.map(|exit| exit.to_string());

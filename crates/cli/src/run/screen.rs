@@ -58,21 +58,25 @@ impl Screen {
     /// Shows the figures of this moment.
     pub(super) fn update(&mut self, figures: &Figures) {
         let counts = figures.counts;
-        let done = if counts.results() > 0 { counts.answered + counts.dropped } else { counts.sent };
+        // What the worker had; then what it did not get is done with as well.
+        let had = if counts.results() > 0 { counts.answered + counts.dropped } else { counts.sent - counts.retracted };
+        let done = had + counts.retracted + counts.missed;
         let now = Instant::now();
         while self.recent.front().is_some_and(|(then, _)| now - *then > RATE) && self.recent.len() > 1 {
             self.recent.pop_front();
         }
-        let rate = self.recent.front().map_or(0.0, |(then, before)| {
-            (done.saturating_sub(*before)) as f64 / (now - *then).as_secs_f64().max(1e-3)
-        });
-        self.recent.push_back((now, done));
+        let rate = self
+            .recent
+            .front()
+            .map_or(0.0, |(then, before)| (had.saturating_sub(*before)) as f64 / (now - *then).as_secs_f64().max(1e-3));
+        self.recent.push_back((now, had));
         let mut text = format!("{rate:.1} fps");
         if let Some([p50, p99, ..]) = figures.latency {
             text.push_str(&format!("  latency p50 {} p99 {}", words::time(p50), words::time(p99)));
         }
-        for (number, name) in [(counts.dropped, "dropped"), (counts.missed, "missed")] {
-            if number > 0 && counts.results() > 0 {
+        let dropped = if counts.results() > 0 { counts.dropped } else { 0 };
+        for (number, name) in [(dropped, "dropped"), (counts.retracted, "taken back"), (counts.missed, "missed")] {
+            if number > 0 {
                 text.push_str(&format!("  {number} {name}"));
             }
         }

@@ -11,13 +11,18 @@ use std::thread;
 use frameport::spec::{Colour, Spec, VideoSpec};
 use frameport::{Delivery, Error, Until, Worker};
 
+use frameport_wire::layout::MAX_SLOTS;
+
 use super::Failure;
 use super::crew::Crew;
 use super::feed::TICK;
 use super::interrupt::Signal;
 use super::screen::Screen;
-use crate::args::RunArgs;
+use crate::args::{RunArgs, delivery_name};
 use crate::media::{self, Source};
+
+/// Slots of a lossless run.
+const SLOTS: u32 = 4;
 
 /// What can be said before anything is opened.
 pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
@@ -32,6 +37,15 @@ pub(super) fn check(args: &RunArgs) -> Result<(), Failure> {
     }
     if args.output.as_deref() == Some("-") && io::stdout().is_terminal() {
         return wrong("video would go to the terminal: pipe it on, as in `… | ffplay -`, or name a file");
+    }
+    if args.workers > 1 && args.delivery.is_some_and(|delivery| delivery != Delivery::Lossless) {
+        return wrong("several workers share one lossless queue: leave out --delivery, or --workers");
+    }
+    if let (Some(delivery), Some(slots)) = (args.delivery, args.slots)
+        && delivery.depth().is_some_and(|depth| depth >= slots)
+    {
+        let name = delivery_name(delivery);
+        return Err(Failure::Usage(format!("--delivery {name} takes more than --slots {slots}: leave out --slots")));
     }
     args.output.as_deref().map_or(Ok(()), media::check_output).map_err(Failure::from)
 }
@@ -51,7 +65,24 @@ pub(super) fn open(args: &RunArgs, signal: &Signal, screen: &Screen) -> Result<B
     Err(Error::Interrupted.into())
 }
 
-pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &Screen) -> Result<Crew, Failure> {
+/// How frames go to the worker, and the source that fits: with a live delivery, one in real time. What comes by a pipe comes
+/// when its writer gives it.
+pub(super) fn deliver(args: &RunArgs, source: Box<dyn Source>) -> (Delivery, Box<dyn Source>) {
+    let default = if source.is_live() && args.workers == 1 { Delivery::Latest } else { Delivery::Lossless };
+    match args.delivery.unwrap_or(default) {
+        Delivery::Lossless => (Delivery::Lossless, source),
+        live if source.is_live() || args.input == "-" => (live, source),
+        live => (live, media::in_real_time(source)),
+    }
+}
+
+pub(super) fn spawn(
+    args: &RunArgs,
+    spec: &VideoSpec,
+    delivery: Delivery,
+    signal: &Signal,
+    screen: &Screen,
+) -> Result<Crew, Failure> {
     let mut words = args.command.iter();
     let program = words.next().cloned().unwrap_or_default();
     // "worker.py" says more than "python".
@@ -59,9 +90,9 @@ pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &
     let words_of_log = screen.worker_words();
     let builder = Worker::command(program)
         .args(words)
-        .input("in", spec, Delivery::Lossless)
+        .input("in", spec, delivery)
         .output("out", spec, Delivery::Lossless)
-        .slots(args.slots)
+        .slots(args.slots.unwrap_or_else(|| default_slots(delivery)))
         .ready_timeout(args.ready_timeout)
         .on_stderr(screen.worker_words())
         .on_event(move |event| words_of_log(format!("{event}\n").as_bytes()));
@@ -84,6 +115,11 @@ pub(super) fn spawn(args: &RunArgs, spec: &VideoSpec, signal: &Signal, screen: &
             _ => error.into(),
         }
     })
+}
+
+/// Beside those that wait: one that is filled, one with the worker, one on its way back.
+fn default_slots(delivery: Delivery) -> u32 {
+    delivery.depth().map_or(SLOTS, |depth| depth.saturating_add(3).clamp(SLOTS, MAX_SLOTS))
 }
 
 /// What the sink gets: the worker's own spec, with the input's times and, for the input's format, its colour.

@@ -45,6 +45,10 @@ pub(super) struct Summary {
     /// From the first frame sent to the last one sent or received.
     pub(super) seconds: f64,
     pub(super) fps: f64,
+    /// `lossless`, `latest` or `newest:N`.
+    pub(super) delivery: String,
+    /// Frames the input gave: `received - extra + dropped + retracted + missed + unanswered + lost`.
+    pub(super) offered: u64,
     pub(super) sent: u64,
     /// Frames the worker took.
     pub(super) taken: u64,
@@ -52,7 +56,9 @@ pub(super) struct Summary {
     pub(super) received: u64,
     pub(super) extra: u64,
     pub(super) dropped: u64,
-    /// Frames of a live input that found the worker busy.
+    /// Frames sent on a live delivery and taken back for newer ones before the worker took them.
+    pub(super) retracted: u64,
+    /// Frames of a live delivery that found no slot and were not sent.
     pub(super) missed: u64,
     /// Frames sent whose fate the end left open.
     pub(super) unanswered: u64,
@@ -84,6 +90,7 @@ impl Summary {
         (self.sent, self.received, self.extra) = (counts.sent, counts.results(), counts.extra);
         (self.dropped, self.missed) = (counts.dropped, counts.missed);
         let under_way = counts.under_way();
+        (self.offered, self.retracted) = (counts.offered(), counts.retracted);
         (self.unanswered, self.lost) = if died { (0, counts.lost + under_way) } else { (under_way, counts.lost) };
         self.latency_us = figures.latency.map(|ns| {
             let [p50, p99, p999, max] = ns.map(|ns| ns as f64 / 1e3);
@@ -129,6 +136,8 @@ impl Summary {
             )?;
         }
         let lost = [
+            (if self.retracted + self.missed > 0 { self.offered } else { 0 }, "offered"),
+            (self.retracted, "taken back for newer ones"),
             (if self.received > 0 { self.dropped } else { 0 }, "dropped by the worker"),
             (self.missed, "missed because the worker was busy"),
             (self.extra, "more than were sent"),

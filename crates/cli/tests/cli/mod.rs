@@ -5,13 +5,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
 
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Error, Frame, Link};
 use serde_json::Value;
 
 const ROLE: &str = "FRAMEPORT_CLI_TEST_ROLE";
+
+/// Names the pipe a worker reads to its end before it goes on.
+pub(crate) const GATE: &str = "FRAMEPORT_CLI_TEST_GATE";
 
 /// The command.
 pub(crate) fn frameport(words: &[&str]) -> Command {
@@ -83,7 +86,19 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it and waits until the worker has its first frame.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Starts it with `input` on stdin, which stays open, and waits until the worker has its first frame.
+    pub(crate) fn start_fed(mut command: Command, input: &[u8]) -> (Self, ChildStdin) {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input).unwrap();
+        (Self::of(child), stdin)
+    }
+
+    fn of(mut child: Child) -> Self {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut all) = (String::new(), String::new());
         let worker = loop {
@@ -149,6 +164,7 @@ pub(crate) fn work() {
         link = link.output(VideoSpec::new(PixelFormat::Gray, 2, 2));
     }
     let link = link.connect().unwrap();
+    let mut hoard = Vec::new();
     loop {
         let frame = match link.recv() {
             Ok(frame) => frame,
@@ -163,7 +179,20 @@ pub(crate) fn work() {
             "echo" | "bad_end" => link.send_back(frame).unwrap(),
             "every_other" if seq % 2 == 0 => link.send_back(frame).unwrap(),
             "silent" | "every_other" => {}
+            // It answers its first frame when the test lets it, and the others at once.
+            "gated" => {
+                if seq == 0 {
+                    std::fs::read(std::env::var_os(GATE).unwrap()).unwrap();
+                }
+                link.send_back(frame).unwrap();
+            }
+            "hoard" => {
+                eprintln!("worker keeps frame {seq}");
+                hoard.push(frame);
+            }
             "grey" => grey(&link, &frame),
+            // With whatever it got first.
+            "die" => std::process::exit(7),
             "crash" if seq == 3 => {
                 eprintln!("something is wrong with frame 3");
                 std::process::exit(7);
