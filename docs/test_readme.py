@@ -19,7 +19,7 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("worker.py", "host.py", "short.py", "many.py", "tuned.py", "tune.py"):
+    for name in ("worker.py", "host.py", "short.py", "many.py", "tuned.py", "tune.py", "detect.py", "live.py", "mean.py", "audience.py"):
         (tmp_path / name).write_text(block(name))
     return tmp_path
 
@@ -44,6 +44,17 @@ def test_the_knob_turns_and_the_worker_is_heard(folder: Path) -> None:
         "INFO:frameport.tuned:frame 0",
         "INFO:frameport.tuned:frame 1",
     ]
+
+
+def test_a_camera_does_not_wait_for_a_slow_model(folder: Path) -> None:
+    *found, stats = run(sys.executable, "live.py", cwd=folder).splitlines()
+    seqs = [int(line.split()[0]) for line in found]
+    assert seqs == sorted(set(seqs)) and seqs[-1] == 59, found
+    assert "offered: 60, sent: 60" in stats and "no_slot: 0" in stats, stats
+
+
+def test_one_frame_is_read_by_many(folder: Path) -> None:
+    assert run(sys.executable, "audience.py", cwd=folder).splitlines() == [f"{n} [{n}.0, {n}.0]" for n in range(5)]
 
 
 def test_the_host_gets_its_frames_back(folder: Path) -> None:
