@@ -13,9 +13,12 @@
 
 #[doc(hidden)]
 pub mod floor;
+#[cfg(loom)]
+pub mod model;
 pub mod page;
 pub mod park;
 pub mod pixels;
 pub mod ring;
+mod sync;
 mod until;
 mod words;

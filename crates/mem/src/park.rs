@@ -23,16 +23,16 @@
 //! interrupt, at a close, or at the peer's death).
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use frameport_sys::event::{Doorbell, Event};
-use frameport_sys::futex;
 use frameport_sys::memory::Map;
 use frameport_wire::control::WaitStrategy;
 use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARAMS, PARKED};
 
+use crate::sync::{AtomicU32, Mutex, MutexGuard, fence, omits, pause};
 pub use crate::until::{Ended, Until};
 use crate::words::{OwnWords, PeerWords};
 
@@ -119,11 +119,12 @@ impl Bells {
     #[inline]
     pub fn ring(&self, bit: u64) {
         // The waker's fence of the module's proof.
-        fence(Ordering::SeqCst);
+        if !omits("waker's fence") {
+            fence(Ordering::SeqCst);
+        }
         let parked = self.peer_parked.load(0);
         if parked & bit != 0 {
-            self.own_bell.bell().fetch_add(1, Ordering::Release);
-            futex::wake_all(self.own_bell.bell());
+            self.own_bell.ring();
             if parked & BY_EVENT != 0 {
                 self.doorbell.ring();
             }
@@ -224,12 +225,12 @@ impl Bells {
         self.signal();
         let private = self.private.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         loop {
-            futex::wake_all(self.peer_bell.bell());
+            self.peer_bell.wake_all();
             let is_older = |seen: &u32| private.wrapping_sub(*seen).cast_signed() > 0;
             if !self.lock().asleep.iter().any(is_older) {
                 return;
             }
-            std::thread::sleep(INTERRUPT_PAUSE);
+            pause(INTERRUPT_PAUSE);
         }
     }
 
@@ -315,10 +316,14 @@ impl Bells {
         let _parked = self.park(bit);
         loop {
             let private = self.private.load(Ordering::SeqCst);
-            let bell = self.peer_bell.bell().load(Ordering::Relaxed);
+            let bell = self.peer_bell.bell();
             // The sleeper's fence of the module's proof: after `parked`, before the look.
-            fence(Ordering::SeqCst);
-            if let Look::Found(found) = look()? {
+            if !omits("sleeper's fence") {
+                fence(Ordering::SeqCst);
+            }
+            if !omits("sleeper's look")
+                && let Look::Found(found) = look()?
+            {
                 return Ok(Ok(found));
             }
             match until.step() {
@@ -332,12 +337,12 @@ impl Bells {
     fn sleep_on_bell(&self, bell: u32, private: u32, limit: Option<Duration>) {
         {
             let mut parked = self.lock();
-            if self.private.load(Ordering::SeqCst) != private {
+            if self.private.load(Ordering::SeqCst) != private && !omits("check of the private word") {
                 return;
             }
             parked.asleep.push(private);
         }
-        futex::wait(self.peer_bell.bell(), bell, limit);
+        self.peer_bell.wait(bell, limit);
         let asleep = &mut self.lock().asleep;
         if let Some(index) = asleep.iter().position(|&seen| seen == private) {
             asleep.swap_remove(index);
