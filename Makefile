@@ -1,5 +1,5 @@
 # make demo   a real clip through an OpenCV worker: out/demo.mp4, out/demo.png
-# make test   everything: Rust, Python, across processes, the documents' examples
+# make test   everything: Rust, models of the ring (make test-model), Python, across processes, the documents' examples
 # make bench  latencies beside the floors of the same run
 # make check  what CI asks beside the tests: formatting, lints, documentation, types
 #
@@ -15,15 +15,20 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
 PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test test-rust test-python test-docs bench check setup clean
+.PHONY: demo test test-rust test-model test-python test-docs bench check setup clean
 
 demo: setup
 	$(PY) examples/demo.py
 
-test: test-rust test-python test-docs
+test: test-rust test-model test-python test-docs
 
 test-rust: setup
 	cargo test --workspace --all-features --locked
+
+# The ring and its bells under every schedule. In a folder of its own, for the flag would make cargo build all anew.
+test-model:
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/model \
+	  cargo test --profile model --locked -p frameport-mem --test model
 
 test-python: setup
 	$(PY) -m pytest -q bindings/python/tests examples
