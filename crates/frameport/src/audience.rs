@@ -18,10 +18,13 @@ use frameport_wire::layout::MAX_SLOTS;
 use frameport_wire::spec::Spec;
 
 use crate::channel::audience::Slots;
+use crate::channel::keep::Keeper;
 use crate::channel::send::SendEnd;
-use crate::error::{Error, Exhausted};
+use crate::error::Error;
 use crate::frame::{FrameMut, Home};
+use crate::holders::{Exhausted, SlotHolder};
 use crate::pool::{self, Pool, SharedMemory};
+use crate::trace;
 
 /// Bytes of metadata a frame of an audience may carry.
 const META: u32 = 4096;
@@ -185,8 +188,11 @@ impl Audience {
                     link: "an audience".to_owned(),
                     channel: self.spec().to_string(),
                     waited: Duration::ZERO,
-                    holders: core.members().iter().flat_map(|member| member.end.holders()).collect(),
-                    hint: Some("loans and views of this side's own have the rest: drop them".to_owned()),
+                    holders: self.holders(),
+                    received: Vec::new(),
+                    hint: Some(
+                        "drop the loans and views kept here: the members' quotas leave room beside them".to_owned(),
+                    ),
                 })))
             }
         }
@@ -241,8 +247,28 @@ impl Audience {
         drop(sending);
         // The loan's own pin.
         frame.forget();
-        core.slots.unpin(frame.slot);
+        core.slots.unpin(frame.slot, Keeper::Frame);
         Ok(seq)
+    }
+
+    /// Who has which slot now: this side's own loans and views, then each member what it was sent.
+    #[must_use]
+    pub fn holders(&self) -> Vec<SlotHolder> {
+        let core = &self.core;
+        if core.forked() {
+            return Vec::new();
+        }
+        let kept = core.slots.kept().into_iter().map(|(slot, holder, views)| SlotHolder {
+            channel: "audience".to_owned(),
+            slot,
+            holder,
+            seq: None,
+            age: None,
+            bytes: core.pool.layout.size,
+            views,
+            made_at: trace::places(&core.pool, slot),
+        });
+        kept.chain(core.members().iter().flat_map(|member| member.end.holders())).collect()
     }
 
     /// Counters.

@@ -11,6 +11,8 @@ use frameport_sys::process::Exit;
 use frameport_wire::layout::Sizes;
 use frameport_wire::spec::SpecError;
 
+use crate::holders::Exhausted;
+
 /// Everything frameport answers instead of a frame.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -300,53 +302,5 @@ impl std::fmt::Display for Death {
             f.write_str(": its code must call frameport.connect(), frameport.main() or Link::from_env()")?;
         }
         f.write_str(&tail(stderr_tail))
-    }
-}
-
-/// A pool without a free slot, and who has its slots.
-#[derive(Debug)]
-pub struct Exhausted {
-    /// Which link.
-    pub link: String,
-    /// Which channel.
-    pub channel: String,
-    /// How long a free slot was waited for.
-    pub waited: Duration,
-    /// Every slot that is taken.
-    pub holders: Vec<SlotHolder>,
-    /// What to do, where that can be told.
-    pub hint: Option<String>,
-}
-
-/// Who has a slot.
-#[derive(Clone, Debug)]
-pub struct SlotHolder {
-    /// Number in the pool.
-    pub slot: u32,
-    /// Who has it, as a phrase: "held by worker 'detector' (pid 812)".
-    pub who: String,
-    /// Sequence of the frame in it, if it was sent.
-    pub seq: Option<u64>,
-    /// How long ago that was sent.
-    pub age: Option<Duration>,
-}
-
-impl std::fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { link, channel, waited, holders, hint } = self;
-        write!(f, "no free slot on channel '{channel}' of '{link}'")?;
-        if !waited.is_zero() {
-            write!(f, " for {:.3} s", waited.as_secs_f32())?;
-        }
-        for (index, SlotHolder { slot, who, seq, age }) in holders.iter().enumerate() {
-            write!(f, "{} slot {slot} {who}", if index == 0 { ":" } else { ";" })?;
-            if let (Some(seq), Some(age)) = (seq, age) {
-                write!(f, " (frame {seq}, sent {:.3} s ago)", age.as_secs_f32())?;
-            }
-        }
-        if let Some(hint) = hint {
-            write!(f, "; {hint}")?;
-        }
-        Ok(())
     }
 }

@@ -33,17 +33,19 @@ mod channel;
 mod error;
 mod frame;
 mod group;
+mod holders;
 mod host;
 mod link;
 mod pool;
 mod select;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod trace;
 mod worker;
 
 pub use audience::{Audience, AudienceStats};
 pub use channel::handle::{Receiver, RecvStats, SendStats, Sender};
-pub use error::{Death, Error, Exhausted, SlotHolder};
+pub use error::{Death, Error};
 pub use frame::{Frame, FrameMut, Hold, Pin, Plane};
 pub use frameport_mem::park::Until;
 pub use frameport_mem::pixels::Bytes;
@@ -54,8 +56,10 @@ pub use frameport_wire::control::{Delivery, WaitStrategy};
 pub use frameport_wire::event::Level;
 pub use frameport_wire::spec;
 pub use group::{Group, GroupBuilder, GroupStats, MemberStats, Outcome, Redeliver, Step};
+pub use holders::{Exhausted, Holder, Peer, SlotHolder};
 pub use host::{Event, Params, Stats, Worker, WorkerBuilder};
 pub use select::select;
+pub use trace::traces_views;
 pub use worker::{Link, LinkBuilder};
 
 /// The README's program, compiled.

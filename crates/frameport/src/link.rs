@@ -22,6 +22,7 @@ use crate::channel::send::{self, SendEnd};
 use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::frame::{FrameMut, Home};
+use crate::holders::{Holder, Peer, SlotHolder};
 use crate::pool::Pool;
 
 /// Which side of the link this process is.
@@ -88,6 +89,14 @@ impl Ends {
         self.recv.iter().find(|end| name.is_none_or(|name| end.name() == name)).map(Receiver::new)
     }
 
+    /// Every slot that is taken: of what this side sends, then the received frames in its hands.
+    pub(crate) fn holders(&self) -> Vec<SlotHolder> {
+        let sent = self.send.iter().flat_map(|end| end.holders());
+        // Those are received frames too, and told as such.
+        let sent = sent.filter(|slot| !matches!(slot.holder, Holder::Returned(_)));
+        sent.chain(self.recv.iter().flat_map(|end| end.holders())).collect()
+    }
+
     /// Sends a filled slot over the channel it was loaned from.
     pub(crate) fn send_out(&self, state: &Arc<LinkState>, frame: FrameMut) -> Result<u64, Error> {
         let end = match &frame.home {
@@ -124,8 +133,7 @@ pub(crate) struct Terms<'a> {
     /// For each channel whose frames are an audience's, their slots; a worker needs none.
     pub(crate) audiences: &'a [Option<Arc<Slots>>],
     pub(crate) wait: WaitStrategy,
-    /// The other side, for messages: "worker 'x' (pid 7)", "the host".
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
     /// How long a loan waits unless told; `None` for ever.
     pub(crate) deadline: Option<Duration>,
 }
@@ -173,6 +181,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
         ends.recv.push(RecvEnd::new(recv::Parts {
             name: channel.name.clone(),
             channel: index,
+            peer: terms.peer.clone(),
             state: Arc::clone(state),
             bells: Arc::clone(&bells),
             delivery: channel.delivery,

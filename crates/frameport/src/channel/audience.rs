@@ -5,15 +5,17 @@
 //! has it and no view of this side's own pins it. *A hostile worker* can keep what it was given, within its quota, and
 //! write nothing.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::keep::{Keeper, Keepers};
+use crate::holders::Holder;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Slots {
     inner: Mutex<Inner>,
     /// For each slot: the loan itself and the views made from it.
-    pins: Box<[AtomicU32]>,
+    pins: Box<[Keepers]>,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ struct Slot {
 impl Slots {
     pub(crate) fn new(count: u32) -> Self {
         let inner = Inner { slots: vec![Slot::default(); count as usize], free: (0..count).rev().collect() };
-        Self { inner: Mutex::new(inner), pins: (0..count).map(|_| AtomicU32::new(0)).collect() }
+        Self { inner: Mutex::new(inner), pins: (0..count).map(|_| Keepers::default()).collect() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -48,7 +50,7 @@ impl Slots {
         let slot = inner.slots.get_mut(index as usize)?;
         slot.generation += 1;
         slot.pinned = true;
-        self.pins.get(index as usize)?.store(1, Ordering::Relaxed);
+        self.pins.get(index as usize)?.begin();
         Some((index, slot.generation))
     }
 
@@ -77,15 +79,13 @@ impl Slots {
     /// Another view of a loaned or sent slot.
     pub(crate) fn pin(&self, index: u32) {
         if let Some(pins) = self.pins.get(index as usize) {
-            pins.fetch_add(1, Ordering::Relaxed);
+            pins.add_view();
         }
     }
 
-    /// One view less.
-    pub(crate) fn unpin(&self, index: u32) {
-        // AcqRel: what every view wrote comes before the slot's next loan.
-        let last = self.pins.get(index as usize).is_some_and(|pins| pins.fetch_sub(1, Ordering::AcqRel) == 1);
-        if last {
+    /// The loan or a view less.
+    pub(crate) fn unpin(&self, index: u32, keeper: Keeper) {
+        if self.pins.get(index as usize).is_some_and(|pins| pins.leave(keeper)) {
             let mut inner = self.lock();
             let Some(slot) = inner.slots.get_mut(index as usize) else { return };
             slot.pinned = false;
@@ -93,6 +93,16 @@ impl Slots {
                 inner.free.push(index);
             }
         }
+    }
+
+    /// What this side's own loans and views keep: the slot, by what, and how many views.
+    pub(crate) fn kept(&self) -> Vec<(u32, Holder, u32)> {
+        let inner = self.lock();
+        let kept = (0..).zip(inner.slots.iter().zip(&self.pins)).filter(|(_, (slot, _))| slot.pinned);
+        let kept = kept.map(|(index, (_, pins))| {
+            (index, if pins.is_views_alone() { Holder::Views } else { Holder::Loan }, pins.views())
+        });
+        kept.collect()
     }
 
     /// How many slots are free.

@@ -15,8 +15,9 @@ use frameport_wire::spec::Spec;
 
 use super::recv::RecvEnd;
 use super::send::{SendCounts, SendEnd};
-use crate::error::{Error, SlotHolder};
+use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
+use crate::holders::SlotHolder;
 
 /// The sending end of a channel.
 #[derive(Clone, Debug)]
@@ -191,7 +192,7 @@ impl Sender {
         self.end.close();
     }
 
-    /// Who has which slot now.
+    /// Who has which slot of the channel's pool now.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
         self.end.holders()
@@ -307,6 +308,12 @@ impl Receiver {
     pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
         self.end.state.touch();
         Ok(self.end.state.event()?.as_fd())
+    }
+
+    /// The received frames not released here, with the views that keep them.
+    #[must_use]
+    pub fn holders(&self) -> Vec<SlotHolder> {
+        self.end.holders()
     }
 
     /// This end's counters.

@@ -7,6 +7,7 @@
 
 pub(crate) mod audience;
 pub(crate) mod handle;
+pub(crate) mod keep;
 pub(crate) mod ledger;
 pub(crate) mod recv;
 pub(crate) mod send;

@@ -5,21 +5,26 @@
 //! never blocks and may happen on any thread. *A hostile peer* is caught here when an entry is malformed, names a slot
 //! already held, goes back in generation, or (in place) a slot it has no right to.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
+use frameport_sys::clock::now_ns;
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, released, slot_bit, taken, ticket};
 use frameport_wire::spec::Spec;
 
+use super::keep::{Keeper, Keepers};
 use super::send::SendEnd;
 use super::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, Hold};
+use crate::holders::{Holder, Peer, SlotHolder};
 use crate::pool::Pool;
+use crate::trace;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub(crate) struct RecvEnd {
     pub(crate) pool: Arc<Pool>,
     name: String,
     channel: usize,
+    peer: Peer,
     bells: Arc<Bells>,
     delivery: Delivery,
     sources: Vec<Source>,
@@ -49,8 +55,10 @@ pub(crate) struct Source {
 struct Hand {
     /// The ticket of the entry it came with while it is held, 0 while it is not.
     ticket: AtomicU64,
-    /// The frame and the views made from it.
-    holds: AtomicU32,
+    holds: Keepers,
+    /// Of the frame in it, for those who ask; read and written under the lock.
+    seq: AtomicU64,
+    since_ns: AtomicU64,
 }
 
 impl Source {
@@ -73,6 +81,7 @@ struct Inner {
 pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) channel: usize,
+    pub(crate) peer: Peer,
     pub(crate) state: Arc<LinkState>,
     pub(crate) bells: Arc<Bells>,
     pub(crate) delivery: Delivery,
@@ -84,12 +93,12 @@ pub(crate) struct Parts {
 
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, state, bells, delivery, ring, pool, in_place } = parts;
+        let Parts { name, channel, peer, state, bells, delivery, ring, pool, in_place } = parts;
         let mut sources = vec![Source::new(Arc::clone(&pool), None)];
         sources.extend(in_place.into_iter().map(|end| Source::new(Arc::clone(&end.pool), Some(end))));
         let generations = sources.iter().map(|source| vec![0; source.pool.decl.slots as usize]).collect();
         let inner = Mutex::new(Inner { ring, generations, received: 0 });
-        Arc::new(Self { state, pool, name, channel, bells, delivery, sources, inner })
+        Arc::new(Self { state, pool, name, channel, peer, bells, delivery, sources, inner })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -172,7 +181,7 @@ impl RecvEnd {
         words: [u64; 8],
     ) -> Result<(usize, Descriptor), String> {
         let descriptor = Descriptor::decode(words).map_err(|error| error.to_string())?;
-        let Descriptor { ring_seq, pool: id, slot, generation, payload_len, meta_len, .. } = descriptor;
+        let Descriptor { ring_seq, pool: id, slot, generation, seq, payload_len, meta_len, .. } = descriptor;
         let known = self.sources.iter().position(|source| source.pool.decl.id == id);
         let Some((index, source)) = known.and_then(|index| Some((index, self.sources.get(index)?))) else {
             return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
@@ -199,7 +208,9 @@ impl RecvEnd {
         // The ledger's word on slots sent back in place.
         source.sent_by.as_ref().map_or(Ok(()), |end| end.returned(slot, generation)).map_err(|lie| lie.to_string())?;
         *last = generation;
-        hand.holds.store(1, Ordering::Relaxed);
+        hand.holds.begin();
+        hand.seq.store(seq, Ordering::Relaxed);
+        hand.since_ns.store(now_ns(), Ordering::Relaxed);
         hand.ticket.store(ticket(ring_seq), Ordering::Relaxed);
         *received += 1;
         Ok((index, descriptor))
@@ -248,23 +259,22 @@ impl RecvEnd {
     /// Another view of a held slot.
     pub(crate) fn hold(&self, source: usize, slot: u32) {
         if let Some(hand) = self.hand(source, slot) {
-            hand.holds.fetch_add(1, Ordering::Relaxed);
+            hand.holds.add_view();
         }
     }
 
     /// Whether a frame's own hold is the only one.
     pub(crate) fn sole(&self, source: usize, slot: u32) -> bool {
-        self.hand(source, slot).is_some_and(|hand| hand.holds.load(Ordering::Acquire) == 1)
+        self.hand(source, slot).is_some_and(|hand| hand.holds.is_frame_alone())
     }
 
-    /// One view less; the last one releases the slot.
-    pub(crate) fn unhold(&self, source: usize, slot: u32) {
+    /// The frame or a view less; the last one releases the slot.
+    pub(crate) fn unhold(&self, source: usize, slot: u32, keeper: Keeper) {
         // A forked child has neither the mapping nor a right to speak for its parent.
         if self.state.forked() {
             return;
         }
-        // AcqRel: every access to the pixels comes before the release.
-        let last = self.hand(source, slot).is_some_and(|hand| hand.holds.fetch_sub(1, Ordering::AcqRel) == 1);
+        let last = self.hand(source, slot).is_some_and(|hand| hand.holds.leave(keeper));
         if last
             && let Some(ring_seq) = self.forget(source, slot)
             && let Some(Source { pool, sent_by, .. }) = self.sources.get(source)
@@ -298,7 +308,35 @@ impl RecvEnd {
         (inner.received, inner.ring.skipped())
     }
 
-    /// Frames in this side's hands.
+    /// The frames in this side's hands.
+    pub(crate) fn holders(&self) -> Vec<SlotHolder> {
+        if self.state.forked() {
+            return Vec::new();
+        }
+        // Nothing is taken meanwhile; what is dropped may be told once more.
+        let locked = self.lock();
+        let now = now_ns();
+        let slots = self.sources.iter().flat_map(|source| (0..).zip(&source.hands).map(move |hand| (source, hand)));
+        let held = slots.filter(|(_, (_, hand))| hand.ticket.load(Ordering::Relaxed) != 0);
+        let held = held.map(|(source, (slot, hand))| SlotHolder {
+            channel: self.name.clone(),
+            slot,
+            holder: match source.sent_by {
+                Some(_) => Holder::Returned(self.peer.clone()),
+                None => Holder::Received(self.peer.clone()),
+            },
+            seq: Some(hand.seq.load(Ordering::Relaxed)),
+            age: Some(Duration::from_nanos(now.saturating_sub(hand.since_ns.load(Ordering::Relaxed)))),
+            bytes: source.pool.layout.size,
+            views: hand.holds.views(),
+            made_at: trace::places(&source.pool, slot),
+        });
+        let held = held.collect();
+        drop(locked);
+        held
+    }
+
+    /// How many frames are in this side's hands.
     pub(crate) fn held(&self) -> usize {
         let hands = self.sources.iter().flat_map(|source| &source.hands);
         hands.filter(|hand| hand.ticket.load(Ordering::Relaxed) != 0).count()

@@ -5,7 +5,7 @@
 //! the link's end); a slot leaves by
 //! [`SendEnd::send`] and comes back by the ledger's look at the peer's words. *A hostile peer* is caught by the ledger.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +17,14 @@ use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
 use super::audience::Slots;
+use super::keep::{Keeper, Keepers};
 use super::ledger::{Counts, Ledger, SlotViolation, State};
 use super::state::{End, LinkState};
-use crate::error::{Error, Exhausted, SlotHolder};
+use crate::error::Error;
 use crate::frame::{Frame, FrameMut, Home, Stamp};
+use crate::holders::{Exhausted, Holder, Peer, SlotHolder};
 use crate::pool::{self, Pool};
+use crate::trace;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,8 +34,7 @@ pub(crate) struct SendEnd {
     name: String,
     /// Index of the channel in the link.
     channel: usize,
-    /// Who the other side is, for the error that names holders: "worker 'x' (pid 7)".
-    peer: String,
+    peer: Peer,
     bells: Arc<Bells>,
     delivery: Delivery,
     deadline: Option<Duration>,
@@ -42,7 +44,7 @@ pub(crate) struct SendEnd {
     audience: Option<Arc<Slots>>,
     inner: Mutex<Inner>,
     /// For each slot: the loan itself and the views made from it.
-    pins: Box<[AtomicU32]>,
+    pins: Box<[Keepers]>,
     copied: AtomicU64,
 }
 
@@ -61,7 +63,7 @@ struct Inner {
 pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) channel: usize,
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
     pub(crate) pool: Arc<Pool>,
     pub(crate) state: Arc<LinkState>,
     pub(crate) bells: Arc<Bells>,
@@ -83,7 +85,7 @@ impl SendEnd {
             ledger.take_freed();
         }
         let inner = Mutex::new(Inner { ring, ledger, next_seq: 0, no_slot: 0, refused: 0, closed: false });
-        let pins = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        let pins = (0..slots).map(|_| Keepers::default()).collect();
         let copied = AtomicU64::new(0);
         Arc::new(Self {
             pool,
@@ -142,7 +144,7 @@ impl SendEnd {
         drop(inner);
         let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
         Ok(loaned.and_then(|(slot, generation)| {
-            self.pins.get(slot as usize)?.store(1, Ordering::Relaxed);
+            self.pins.get(slot as usize)?.begin();
             Some(FrameMut::new(Home::Channel(Arc::clone(self)), slot, generation))
         }))
     }
@@ -275,13 +277,16 @@ impl SendEnd {
     /// The error of a loan that found nothing.
     pub(crate) fn exhausted(&self, waited: Duration) -> Error {
         self.lock().no_slot += 1;
-        Error::PoolExhausted(Box::new(Exhausted {
-            link: self.state.name().to_owned(),
-            channel: self.name.clone(),
-            waited,
-            holders: self.holders(),
-            hint: None,
-        }))
+        let (holders, receivers) = (self.holders(), self.state.receivers());
+        let received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
+        let hint = match received.len() {
+            0 if receivers.is_empty() || self.peer == Peer::Host => None,
+            0 => Some("if the worker waits to send, receive its results with recv()".to_owned()),
+            1 => Some("release the frame received here: the other side may wait for its slot".to_owned()),
+            held => Some(format!("release the {held} frames received here: the other side may wait for their slots")),
+        };
+        let (link, channel) = (self.state.name().to_owned(), self.name.clone());
+        Error::PoolExhausted(Box::new(Exhausted { link, channel, waited, holders, received, hint }))
     }
 
     /// Who has which slot now.
@@ -294,25 +299,29 @@ impl SendEnd {
         // A lie is found by those who can say so.
         let _ = self.look(&mut inner);
         let now = now_ns();
-        let bytes = self.pool.layout.size;
-        let slots = inner.ledger.slots().filter_map(|(slot, entry)| {
-            let peer = &self.peer;
-            let (who, sent) = match entry.state {
-                State::Free if entry.pinned => {
-                    (format!("kept by a live array of {bytes} bytes of the sender's own"), true)
-                }
+        let slots = inner.ledger.slots().zip(&self.pins).filter_map(|((slot, entry), pins)| {
+            let peer = || self.peer.clone();
+            let (holder, sent) = match entry.state {
+                State::Filling if pins.is_views_alone() => (Holder::Views, false),
+                State::Filling => (Holder::Loan, false),
+                State::Free if entry.pinned => (Holder::Views, true),
                 State::Free | State::Left => return None,
-                State::Filling => ("being filled here (a loan neither sent nor dropped)".to_owned(), false),
-                State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => {
-                    (format!("held by {peer}"), true)
-                }
-                State::Held { .. } => (format!("held by {peer}"), true),
-                State::Sent { .. } | State::Queued { .. } => (format!("waiting to be received by {peer}"), true),
-                State::Doubt { .. } => (format!("taken back while {peer} was stopped in the middle of its recv"), true),
-                State::Returned => (format!("sent back in place by {peer} and held here"), true),
+                State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => (Holder::Peer(peer()), true),
+                State::Held { .. } => (Holder::Peer(peer()), true),
+                State::Sent { .. } | State::Queued { .. } => (Holder::Waiting(peer()), true),
+                State::Doubt { .. } => (Holder::InDoubt(peer()), true),
+                State::Returned => (Holder::Returned(peer()), true),
             };
-            let age = sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns)));
-            Some(SlotHolder { slot, who, seq: sent.then_some(entry.seq), age })
+            Some(SlotHolder {
+                channel: self.name.clone(),
+                slot,
+                holder,
+                seq: sent.then_some(entry.seq),
+                age: sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns))),
+                bytes: self.pool.layout.size,
+                views: pins.views(),
+                made_at: trace::places(&self.pool, slot),
+            })
         });
         slots.collect()
     }
@@ -352,7 +361,7 @@ impl SendEnd {
         };
         inner.ledger.queue(frame.slot, ring_seq, seq, now);
         frame.forget();
-        if self.unpin(frame.slot) {
+        if self.unpin(frame.slot, Keeper::Frame) {
             inner.ledger.unpin(frame.slot);
         }
         inner.next_seq = seq.wrapping_add(1);
@@ -421,14 +430,13 @@ impl SendEnd {
     /// Another view of a loaned or sent slot.
     pub(crate) fn pin(&self, slot: u32) {
         if let Some(pins) = self.pins.get(slot as usize) {
-            pins.fetch_add(1, Ordering::Relaxed);
+            pins.add_view();
         }
     }
 
-    /// One view less; true when it was the last.
-    pub(crate) fn unpin(&self, slot: u32) -> bool {
-        // AcqRel: what every view wrote comes before the slot's next loan.
-        self.pins.get(slot as usize).is_some_and(|pins| pins.fetch_sub(1, Ordering::AcqRel) == 1)
+    /// The loan or a view less; true when it was the last.
+    pub(crate) fn unpin(&self, slot: u32, keeper: Keeper) -> bool {
+        self.pins.get(slot as usize).is_some_and(|pins| pins.leave(keeper))
     }
 
     /// The last view is gone.

@@ -155,7 +155,7 @@ impl LinkState {
         Ok(event)
     }
 
-    fn receivers(&self) -> Vec<Arc<RecvEnd>> {
+    pub(crate) fn receivers(&self) -> Vec<Arc<RecvEnd>> {
         self.receivers.get().into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 

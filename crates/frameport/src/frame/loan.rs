@@ -1,5 +1,6 @@
 //! A slot to fill, and the pins that keep it after it was sent.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use frameport_mem::pixels::Bytes;
@@ -8,9 +9,11 @@ use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
 use crate::audience::Core;
+use crate::channel::keep::Keeper;
 use crate::channel::send::SendEnd;
 use crate::error::Error;
 use crate::pool::Pool;
+use crate::trace::Record;
 
 /// Who lent a slot and gets it back.
 #[derive(Clone, Debug)]
@@ -46,13 +49,13 @@ impl Home {
         }
     }
 
-    /// One view less. In a forked child the slots are the parent's business.
-    fn unpin(&self, slot: u32) {
+    /// The loan or a view less. In a forked child the slots are the parent's business.
+    fn unpin(&self, slot: u32, keeper: Keeper) {
         match self {
             _ if self.forked() => {}
-            Self::Channel(end) if end.unpin(slot) => end.unpinned(slot),
+            Self::Channel(end) if end.unpin(slot, keeper) => end.unpinned(slot),
             Self::Channel(_) => {}
-            Self::Audience(core) => core.slots.unpin(slot),
+            Self::Audience(core) => core.slots.unpin(slot, keeper),
         }
     }
 }
@@ -175,9 +178,17 @@ impl FrameMut {
 
     /// Keeps the slot from reuse while a view of this side's own is alive, also after `send`.
     #[must_use]
+    #[track_caller]
     pub fn pin(&self) -> Pin {
-        self.home.pin(self.slot);
-        Pin { home: self.home.clone(), slot: self.slot }
+        let here = Location::caller();
+        self.pin_made_at(|| here.to_string())
+    }
+
+    /// [`pin`](Self::pin) for a view that was made at `place`, which is asked for only if that is recorded
+    /// ([`traces_views`](crate::traces_views)).
+    #[must_use]
+    pub fn pin_made_at(&self, place: impl FnOnce() -> String) -> Pin {
+        Pin::new(&self.home, self.slot, place)
     }
 
     /// Gives up the loan's own pin, which is the caller's to do: the slot is not this frame's any more.
@@ -189,7 +200,7 @@ impl FrameMut {
 impl Drop for FrameMut {
     fn drop(&mut self) {
         if !self.gone {
-            self.home.unpin(self.slot);
+            self.home.unpin(self.slot, Keeper::Frame);
         }
     }
 }
@@ -199,17 +210,28 @@ impl Drop for FrameMut {
 pub struct Pin {
     home: Home,
     slot: u32,
+    made: Option<Record>,
+}
+
+impl Pin {
+    fn new(home: &Home, slot: u32, place: impl FnOnce() -> String) -> Self {
+        home.pin(slot);
+        Self { home: home.clone(), slot, made: Record::new(home.pool(), slot, place) }
+    }
 }
 
 impl Clone for Pin {
+    #[track_caller]
     fn clone(&self) -> Self {
-        self.home.pin(self.slot);
-        Self { home: self.home.clone(), slot: self.slot }
+        let here = Location::caller();
+        Self::new(&self.home, self.slot, || here.to_string())
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.home.unpin(self.slot);
+        // First, for whoever is told of a free slot.
+        self.made = None;
+        self.home.unpin(self.slot, Keeper::View);
     }
 }

@@ -1,5 +1,6 @@
 //! A received frame, and the holds that keep its slot.
 
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use frameport_mem::pixels::Bytes;
@@ -8,10 +9,12 @@ use frameport_wire::spec::{ImageView, Spec};
 use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
+use crate::channel::keep::Keeper;
 use crate::channel::recv::RecvEnd;
 use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::pool::Pool;
+use crate::trace::Record;
 
 /// Keeps a received slot from reuse. Clones share it; the last one's drop releases the slot.
 #[derive(Debug)]
@@ -19,12 +22,22 @@ pub struct Hold {
     end: Arc<RecvEnd>,
     source: usize,
     slot: u32,
+    keeper: Keeper,
+    made: Option<Record>,
 }
 
 impl Hold {
-    /// The hold a take has just counted.
+    /// A received frame's own hold, which a take has just counted.
     pub(crate) fn of_taken(end: Arc<RecvEnd>, source: usize, slot: u32) -> Self {
-        Self { end, source, slot }
+        Self { end, source, slot, keeper: Keeper::Frame, made: None }
+    }
+
+    /// Another view, made at `place`.
+    fn view(&self, place: impl FnOnce() -> String) -> Self {
+        self.end.hold(self.source, self.slot);
+        let pool = self.end.source(self.source).map(|source| &source.pool);
+        let made = pool.and_then(|pool| Record::new(pool, self.slot, place));
+        Self { end: Arc::clone(&self.end), keeper: Keeper::View, made, ..*self }
     }
 
     /// The newest parameters, as [`Frame::params`], for those who cannot keep the frame while they wait.
@@ -37,15 +50,18 @@ impl Hold {
 }
 
 impl Clone for Hold {
+    #[track_caller]
     fn clone(&self) -> Self {
-        self.end.hold(self.source, self.slot);
-        Self { end: Arc::clone(&self.end), ..*self }
+        let here = Location::caller();
+        self.view(|| here.to_string())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.end.unhold(self.source, self.slot);
+        // First, for whoever is told of a free slot.
+        self.made = None;
+        self.end.unhold(self.source, self.slot, self.keeper);
     }
 }
 
@@ -219,8 +235,17 @@ impl Frame {
 
     /// Keeps the pixels beyond the frame's own life.
     #[must_use]
+    #[track_caller]
     pub fn hold(&self) -> Hold {
-        self.hold.clone()
+        let here = Location::caller();
+        self.hold_made_at(|| here.to_string())
+    }
+
+    /// [`hold`](Self::hold) for a view that was made at `place`, which is asked for only if that is recorded
+    /// ([`traces_views`](crate::traces_views)).
+    #[must_use]
+    pub fn hold_made_at(&self, place: impl FnOnce() -> String) -> Hold {
+        self.hold.view(place)
     }
 
     /// Whether views made by [`hold`](Self::hold) are alive.

@@ -24,6 +24,7 @@ use super::worker::Worker;
 use crate::audience::{Core, Seat};
 use crate::channel::state::LinkState;
 use crate::error::Error;
+use crate::holders::Peer;
 use crate::link::{self, Control, Side, Terms};
 use crate::pool::{self, Handles, Pool};
 
@@ -239,7 +240,7 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
     let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
     let (control, [host, theirs], doorbell) = Control::create(&channels)?;
     let name = worker.state.name();
-    let peer = format!("worker '{name}' (pid {})", worker.pid);
+    let peer = Peer::Worker { name: name.to_owned(), pid: worker.pid };
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
     let audiences: Vec<_> = builder
         .channels

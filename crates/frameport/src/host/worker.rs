@@ -16,8 +16,9 @@ use super::params::Params;
 use super::supervised::Supervised;
 use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::End;
-use crate::error::{Error, SlotHolder};
+use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
+use crate::holders::SlotHolder;
 use crate::link::Ends;
 
 /// A process this one started, and the frames that travel to it and back.
@@ -100,7 +101,7 @@ impl Worker {
     /// # Errors
     /// [`Error::PoolExhausted`] names who has the slots; [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan(&self) -> Result<FrameMut, Error> {
-        self.input()?.loan().map_err(|error| self.explain(error))
+        self.input()?.loan()
     }
 
     /// A slot to fill, waiting until `until` gives up.
@@ -108,7 +109,7 @@ impl Worker {
     /// # Errors
     /// As [`loan`](Self::loan), and [`Error::Interrupted`].
     pub fn loan_until(&self, until: Until<'_>) -> Result<FrameMut, Error> {
-        self.input()?.loan_until(until).map_err(|error| self.explain(error))
+        self.input()?.loan_until(until)
     }
 
     /// A slot to fill, if one is free now.
@@ -116,7 +117,7 @@ impl Worker {
     /// # Errors
     /// As [`loan`](Self::loan).
     pub fn try_loan(&self) -> Result<FrameMut, Error> {
-        self.input()?.try_loan().map_err(|error| self.explain(error))
+        self.input()?.try_loan()
     }
 
     /// A slot to fill, if one is free now; that none is counts as no failure.
@@ -125,22 +126,6 @@ impl Worker {
     /// [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
         self.input()?.loan_if_free()
-    }
-
-    /// Adds what this side could do about an exhausted pool.
-    fn explain(&self, mut error: Error) -> Error {
-        if let Error::PoolExhausted(exhausted) = &mut error
-            && let Some(output) = &self.output
-        {
-            let held = output.stats().held;
-            if held > 0 {
-                exhausted.hint =
-                    Some(format!("this side holds {held} received frames: drop them to let the worker go on"));
-            } else {
-                exhausted.hint = Some("if the worker waits to send, receive its results with recv()".to_owned());
-            }
-        }
-        error
     }
 
     /// Sends a filled slot, over the channel it was loaned from, and returns the frame's number.
@@ -307,10 +292,11 @@ impl Worker {
         self.inner.stderr_tail()
     }
 
-    /// Who has which slot of the first channel's pool now.
+    /// Who has which slot now, of all channels: those of the pools that this side fills, then the received frames not
+    /// released here, with the views that keep them.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
-        self.input.as_ref().map(Sender::holders).unwrap_or_default()
+        self.inner.ends.get().map(Ends::holders).unwrap_or_default()
     }
 
     /// The link's counters, those of all its channels together; [`Sender::stats`] and [`Receiver::stats`] tell them apart.

@@ -20,6 +20,7 @@ use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
+use crate::holders::{Peer, SlotHolder};
 use crate::link::{self, Control, Ends, Side, Terms};
 use crate::pool::Pool;
 
@@ -250,6 +251,13 @@ impl Link {
         self.ends.send.iter().map(|end| end.copied()).sum()
     }
 
+    /// Who has which slot now, of all channels: those of the return pools, then the received frames not released here, with
+    /// the views that keep them.
+    #[must_use]
+    pub fn holders(&self) -> Vec<SlotHolder> {
+        self.ends.holders()
+    }
+
     /// This worker's name at its host.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -423,7 +431,7 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Res
         pools.push(Arc::new(pool));
     }
     let control = Control::join(&welcome.channels, regions, next()?)?;
-    let peer = "the host".to_owned();
+    let peer = Peer::Host;
     let (channels, wait) = (&welcome.channels, welcome.wait);
     let terms = Terms { side: Side::Worker, channels, pools: &pools, audiences: &[], wait, peer, deadline: None };
     link::connect(state, control, &terms)
