@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 
 use crate::error::exception;
 use crate::frame::{Frame, Frames};
+use crate::holders::SlotHolder;
 use crate::loan::Loan;
 use crate::port::{Owned, Port, aiter, fileno};
 use crate::spec::Spec;
-use crate::worker::SlotHolder;
 
 /// One end of one channel; may be used from any thread.
 #[pyclass(frozen, module = "frameport")]
@@ -121,9 +121,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Who has which slot now.
-    fn holders(&self, py: Python<'_>) -> PyResult<Vec<SlotHolder>> {
-        Ok(self.owned.port.sender(py)?.holders().into_iter().map(SlotHolder::from).collect())
+    /// Who has which slot of the pool now; of a receiving end, the received frames not released here.
+    fn holders(&self) -> Vec<SlotHolder> {
+        SlotHolder::all(self.owned.port.holders())
     }
 
     /// This end's counters.

@@ -7,7 +7,7 @@ use frameport::{Error, Exit};
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::worker::SlotHolder;
+use crate::holders::SlotHolder;
 
 /// An exception of the package, by name.
 pub(crate) fn exception(py: Python<'_>, name: &str, message: &str) -> PyErr {
@@ -31,8 +31,8 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         }
         Error::PoolExhausted(exhausted) => {
             return raise(py, "PoolExhausted", &message, |raised| {
-                let holders: Vec<_> = exhausted.holders.iter().cloned().map(SlotHolder::from).collect();
-                raised.setattr("holders", holders)
+                raised.setattr("holders", SlotHolder::all(exhausted.holders.clone()))?;
+                raised.setattr("received", SlotHolder::all(exhausted.received.clone()))
             });
         }
         Error::NotReady { pid, stderr_tail, .. } => {

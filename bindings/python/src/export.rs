@@ -35,17 +35,17 @@ pub(crate) struct Export {
 
 impl Export {
     /// A received frame as one array, or one plane of it; `None` where it is none.
-    pub(crate) fn of_frame(frame: &Frame, plane: Option<usize>) -> Option<Box<Self>> {
+    pub(crate) fn of_frame(frame: &Frame, plane: Option<usize>, made_at: Option<String>) -> Option<Box<Self>> {
         let geometry = match plane {
             Some(index) => Geometry::of_plane(frame.plane(index)?),
             None => Geometry::of_view(frame.image_view()?, frame.payload()),
         };
-        geometry.export(|| Keep::Hold(frame.hold()))
+        geometry.export(|| Keep::Hold(frame.hold_made_at(|| made_at.unwrap_or_default())))
     }
 
     /// A loan as one array, or one plane of it; `None` where it is none.
-    pub(crate) fn of_loan(loan: &mut FrameMut, plane: Option<usize>) -> Option<Box<Self>> {
-        let pin = loan.pin();
+    pub(crate) fn of_loan(loan: &mut FrameMut, plane: Option<usize>, made_at: Option<String>) -> Option<Box<Self>> {
+        let pin = loan.pin_made_at(|| made_at.unwrap_or_default());
         let geometry = match plane {
             Some(index) => Geometry::of_plane(loan.plane_mut(index)?),
             None => Geometry::of_view(loan.image_view()?, loan.payload()),

@@ -17,6 +17,7 @@ mod events;
 mod export;
 mod frame;
 mod group;
+mod holders;
 mod link;
 mod loan;
 mod meta;
@@ -46,6 +47,7 @@ mod _native {
     use crate::frame::{Frame, Frames};
     #[pymodule_export]
     use crate::group::{Group, group};
+    use crate::holders::SlotHolder;
     #[pymodule_export]
     use crate::link::{Link, connect};
     #[pymodule_export]
@@ -57,10 +59,12 @@ mod _native {
     #[pymodule_export]
     use crate::spec::Spec;
     #[pymodule_export]
-    use crate::worker::{SlotHolder, Stats, Worker, spawn};
+    use crate::worker::{Stats, Worker, spawn};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Read once, now.
+        let _ = frameport::traces_views();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 

@@ -14,6 +14,7 @@ use pyo3::types::PyDict;
 use crate::channel::Channel;
 use crate::error::{exception, is_link_closed, to_py};
 use crate::frame::{Frame, Frames};
+use crate::holders::SlotHolder;
 use crate::loan::Loan;
 use crate::params;
 use crate::port::{Owned, Port, aiter, fileno};
@@ -161,6 +162,11 @@ impl Link {
             serde_json::Map::from_iter([("cut".to_owned(), format!("the fields make no sense: {error}").into())])
         });
         Ok(self.core.report_as(source, level, message, fields))
+    }
+
+    /// Who has which slot now, of all channels: those this side fills, then the received frames not released here.
+    fn holders(&self) -> Vec<SlotHolder> {
+        SlotHolder::all(self.core.holders())
     }
 
     /// Tells the host in one line why this worker is about to exit.

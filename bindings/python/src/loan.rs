@@ -218,7 +218,7 @@ impl Loan {
     fn nbytes(slf: &Bound<'_, Self>) -> PyResult<usize> {
         let refused = match &mut *slf.as_super().get().source() {
             Source::Loaned(loan) => return Ok(loan.payload().len()),
-            other => other.export(None).err(),
+            other => other.export(None, None).err(),
         };
         Err(refused.map_or_else(|| PyTypeError::new_err("not a loan"), |refused| refused.raise(slf.py())))
     }
@@ -227,7 +227,7 @@ impl Loan {
     fn set_nbytes(slf: &Bound<'_, Self>, nbytes: usize) -> PyResult<()> {
         let set = match &mut *slf.as_super().get().source() {
             Source::Loaned(loan) => loan.set_len(nbytes).map_err(Into::into),
-            other => other.export(None).map(|_| ()),
+            other => other.export(None, None).map(|_| ()),
         };
         set.map_err(|refused: Refused| refused.raise(slf.py()))
     }

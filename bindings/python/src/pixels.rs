@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple};
 use crate::array;
 use crate::error::{exception, to_py};
 use crate::export::Export;
+use crate::holders::place;
 use crate::raw;
 use crate::source::Source;
 use crate::spec::{Spec, dtype_name};
@@ -53,8 +54,9 @@ impl Pixels {
 
     /// The whole as one array, or one plane of it; `None` where that is no array.
     fn part(&self, py: Python<'_>, plane: Option<usize>) -> PyResult<Option<Box<Export>>> {
-        // The lock is let go of before an exception is made: that runs Python code.
-        let part = self.source().export(plane);
+        // The lock is not held while Python code runs: in asking for the place, in making an exception.
+        let made_at = place(py);
+        let part = self.source().export(plane, made_at);
         part.map_err(|refused| refused.raise(py))
     }
 

@@ -86,6 +86,14 @@ impl Port {
         shown(py, delivery)
     }
 
+    /// Of a sending end all slots that are taken, of a receiving one the frames in this side's hands.
+    pub(crate) fn holders(&self) -> Vec<frameport::SlotHolder> {
+        match &self.end {
+            End::Send(sender) => sender.holders(),
+            End::Recv(receiver) => receiver.holders(),
+        }
+    }
+
     /// The channel's own spec.
     pub(crate) fn spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
         self.specs.first().map(|spec| spec.clone_ref(py))

@@ -53,18 +53,22 @@ impl From<Error> for Refused {
 }
 
 impl Source {
-    /// The whole as one array, or one plane of it; `None` where that is no array.
-    pub(crate) fn export(&mut self, plane: Option<usize>) -> Result<Option<Box<Export>>, Refused> {
+    /// The whole as one array, or one plane of it; `None` where that is no array. `made_at` is there if it is recorded.
+    pub(crate) fn export(
+        &mut self,
+        plane: Option<usize>,
+        made_at: Option<String>,
+    ) -> Result<Option<Box<Export>>, Refused> {
         match self {
             Self::Received(frame) => {
                 frame.check_fork()?;
-                Ok(Export::of_frame(frame, plane))
+                Ok(Export::of_frame(frame, plane, made_at))
             }
             Self::Loaned(loan) => {
                 loan.check_fork()?;
-                Ok(Export::of_loan(loan, plane))
+                Ok(Export::of_loan(loan, plane, made_at))
             }
-            Self::Plane(owner, index) => owner.get().source().export(Some(*index)),
+            Self::Plane(owner, index) => owner.get().source().export(Some(*index), made_at),
             Self::Gone(since) => Err(Refused::Gone(since)),
         }
     }

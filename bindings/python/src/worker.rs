@@ -17,6 +17,7 @@ use crate::channel::Channel;
 use crate::error::{codes, exception, seconds, to_py};
 use crate::events::{Events, Inlet};
 use crate::frame::{Frame, Frames};
+use crate::holders::SlotHolder;
 use crate::loan::Loan;
 use crate::port::{Owned, Port, aiter, delivery_of, fileno};
 use crate::spec::Spec;
@@ -342,9 +343,9 @@ impl Worker {
         self.core.stderr_tail()
     }
 
-    /// Who has which slot of the input pool now.
+    /// Who has which slot now, of all channels: those this side fills, then the received frames not released here.
     fn holders(&self) -> Vec<SlotHolder> {
-        self.core.holders().into_iter().map(SlotHolder::from).collect()
+        SlotHolder::all(self.core.holders())
     }
 
     /// The link's counters, those of all its channels together; `channel(name).stats()` tells them apart.
@@ -429,34 +430,6 @@ impl From<frameport::Stats> for Stats {
 
 #[pymethods]
 impl Stats {
-    fn __repr__(&self) -> String {
-        format!("{self:?}")
-    }
-}
-
-/// Who has a slot.
-#[pyclass(frozen, get_all, module = "frameport")]
-#[derive(Debug)]
-pub(crate) struct SlotHolder {
-    /// Number in the pool.
-    slot: u32,
-    /// Who has it, as a phrase: "held by worker 'detector' (pid 812)".
-    who: String,
-    /// Number of the frame in it, if it was sent.
-    seq: Option<u64>,
-    /// How many seconds ago that was sent.
-    age: Option<f64>,
-}
-
-impl From<frameport::SlotHolder> for SlotHolder {
-    fn from(holder: frameport::SlotHolder) -> Self {
-        let frameport::SlotHolder { slot, who, seq, age, .. } = holder;
-        Self { slot, who, seq, age: age.map(|age| age.as_secs_f64()) }
-    }
-}
-
-#[pymethods]
-impl SlotHolder {
     fn __repr__(&self) -> String {
         format!("{self:?}")
     }

@@ -199,7 +199,8 @@ def test_a_senders_own_view_keeps_its_slot_and_is_named(start):
         worker.recv().release()
     assert (view == 9).all()
     [holder] = worker.holders()
-    assert "live array of 576 bytes of the sender's own" in holder.who
+    assert (holder.state, holder.views, holder.seq) == ("views", 1, 0)
+    assert "kept here for" in str(holder) and "frame 0, by a live array of 576 bytes" in str(holder)
     other = worker.loan()
     with pytest.raises(fp.PoolExhausted, match="live array") as raised:
         worker.loan(timeout=0)
