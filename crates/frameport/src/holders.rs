@@ -138,7 +138,7 @@ pub struct Exhausted {
     pub waited: Duration,
     /// Every slot that is taken.
     pub holders: Vec<SlotHolder>,
-    /// The link's received frames that this side has not released: often what the other side waits for.
+    /// The link's other received frames that this side has not released: often what the other side waits for.
     pub received: Vec<SlotHolder>,
     /// What to do, where that can be told.
     pub hint: Option<String>,

@@ -48,7 +48,7 @@ class PoolExhausted(FrameportError):
     holders: list[SlotHolder] = []
     """Who has which slot."""
     received: list[SlotHolder] = []
-    """The link's received frames that this side has not released."""
+    """The link's other received frames that this side has not released."""
 
 
 class Timeout(FrameportError, TimeoutError):

@@ -277,14 +277,22 @@ impl SendEnd {
     /// The error of a loan that found nothing.
     pub(crate) fn exhausted(&self, waited: Duration) -> Error {
         self.lock().no_slot += 1;
-        let (holders, receivers) = (self.holders(), self.state.receivers());
-        let received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
+        let (mut holders, receivers) = (self.holders(), self.state.receivers());
+        let mut received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
         let hint = match received.len() {
             0 if receivers.is_empty() || self.peer == Peer::Host => None,
             0 => Some("if the worker waits to send, receive its results with recv()".to_owned()),
             1 => Some("release the frame received here: the other side may wait for its slot".to_owned()),
             held => Some(format!("release the {held} frames received here: the other side may wait for their slots")),
         };
+        // One that was sent back in place is told once, by what the receiver knows of it.
+        for slot in holders.iter_mut().filter(|slot| matches!(slot.holder, Holder::Returned(_))) {
+            let same = |held: &SlotHolder| (&held.holder, held.slot, held.seq) == (&slot.holder, slot.slot, slot.seq);
+            if let Some(held) = received.iter().position(same).map(|at| received.remove(at)) {
+                slot.views += held.views;
+                slot.age = held.age;
+            }
+        }
         let (link, channel) = (self.state.name().to_owned(), self.name.clone());
         Error::PoolExhausted(Box::new(Exhausted { link, channel, waited, holders, received, hint }))
     }
