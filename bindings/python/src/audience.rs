@@ -8,6 +8,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::error::to_py;
+use crate::holders::SlotHolder;
 use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
 
@@ -53,6 +54,11 @@ impl Audience {
     /// Sends a loan, or an array by way of one, to every member, and returns the frame's number.
     fn send(slf: &Bound<'_, Self>, frame: &Bound<'_, PyAny>) -> PyResult<u64> {
         send(&Lender::Audience(slf.clone().unbind()), frame, || Self::lend(slf))
+    }
+
+    /// Who has which slot now: this side's own loans and views, then each member what it was sent.
+    fn holders(&self) -> Vec<SlotHolder> {
+        SlotHolder::all(self.core.holders())
     }
 
     /// Counters; those of each member are its worker's.

@@ -47,6 +47,7 @@ mod _native {
     use crate::frame::{Frame, Frames};
     #[pymodule_export]
     use crate::group::{Group, group};
+    #[pymodule_export]
     use crate::holders::SlotHolder;
     #[pymodule_export]
     use crate::link::{Link, connect};

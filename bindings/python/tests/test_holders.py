@@ -137,3 +137,25 @@ def test_a_forked_child_leaves_its_parents_records_alone(start):
     """, SPEC, env={"FRAMEPORT_TRACE_VIEWS": "1"})
     worker.send(PIXELS)
     assert worker.recv().meta == {"told": [7, 1, 1, 0, 0]}
+
+
+def test_an_audience_tells_what_it_and_its_members_have(start):
+    audience = fp.Audience(SPEC, 3)
+    worker = start("""
+        import frameport as fp
+        with fp.connect() as link:
+            kept = link.recv()
+            link.send(b"x")
+            for frame in link: pass
+    """, audience, fp.Spec.bytes(1), slots=2, quota=1)
+    with audience.loan() as frame:
+        view = frame.array
+    worker.recv().release()
+    told = [(held.state, held.slot, held.worker, held.seq, held.views) for held in audience.holders()]
+    assert told == [("views", 0, None, None, 1), ("peer", 0, worker.name, 0, 0)]
+    loans = [audience.loan(), audience.loan()]
+    with pytest.raises(fp.PoolExhausted, match="kept here, by a live array of 576 bytes; .* drop the loans and views") as full:
+        audience.loan()
+    assert [held.state for held in full.value.holders] == ["views", "loan", "loan", "peer"]
+    del view, loans
+    assert [held.state for held in audience.holders()] == ["peer"]

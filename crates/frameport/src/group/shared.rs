@@ -17,8 +17,9 @@ use frameport_wire::spec::Spec;
 use super::book::{Book, Kept, Place, Redeliver, Room, Rules};
 use super::builder::GroupBuilder;
 use super::{GroupStats, MemberStats, Outcome};
-use crate::error::{Error, Exhausted};
+use crate::error::Error;
 use crate::frame::{Frame, FrameMut, Home, Stamp};
+use crate::holders::{Exhausted, Holder};
 use crate::host::Worker;
 
 /// See the module.
@@ -358,12 +359,14 @@ impl Shared {
             0 => format!("{in_flight} frames are with {ready} workers: take results with recv(), and drop those taken"),
             _ => format!("{waiting} results wait to be taken with recv()"),
         };
-        let holders = inner.members.iter().filter_map(|member| Some(member.worker.as_ref()?.holders()));
+        let all = inner.members.iter().filter_map(|member| Some(member.worker.as_ref()?.holders())).flatten();
+        let (received, holders) = all.partition(|slot| matches!(slot.holder, Holder::Received(_)));
         Error::PoolExhausted(Box::new(Exhausted {
             link: self.name.clone(),
             channel: self.wanted.worker.in_and_out().map_or_else(String::new, |[input, _]| input.to_owned()),
             waited,
-            holders: holders.flatten().collect(),
+            holders,
+            received,
             hint: Some(hint),
         }))
     }
