@@ -182,7 +182,7 @@ impl Worker {
         until: &mut Until<'_>,
         look: impl FnMut() -> Result<Look<T>, Error>,
     ) -> Result<Result<T, Ended>, Error> {
-        self.output()?.end.watch(self.input()?.end.slot_bit(), until, look)
+        self.output()?.end.watch(self.input()?.end.bit(), until, look)
     }
 
     /// Makes every wait of this side look again.

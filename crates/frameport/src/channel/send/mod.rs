@@ -5,6 +5,9 @@
 //! the link's end); a slot leaves by
 //! [`SendEnd::send`] and comes back by the ledger's look at the peer's words. *A hostile peer* is caught by the ledger.
 
+mod group;
+mod member;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -157,75 +160,6 @@ impl SendEnd {
         }
     }
 
-    /// Sends a frame of the audience to this member, if no more than `quota` slots are with it then. False if they are: its
-    /// receiver is slower than a lossless channel allows for, or holds all it may.
-    pub(crate) fn offer(&self, frame: &Descriptor, quota: usize) -> Result<bool, Error> {
-        self.state.check_fork()?;
-        let mut inner = self.lock();
-        self.check_open(&inner)?;
-        let offered = self.publish_shared(&mut inner, *frame, quota);
-        drop(inner);
-        self.bells.ring(frame_bit(self.channel));
-        offered.map_err(|lie| self.state.violation(&lie))
-    }
-
-    fn publish_shared(&self, inner: &mut Inner, mut frame: Descriptor, quota: usize) -> Result<bool, String> {
-        self.look(inner)?;
-        if inner.ledger.in_use() >= quota {
-            // An older frame makes room for this one.
-            let Some(oldest) = inner.ledger.oldest_queued() else { return Ok(false) };
-            inner.ring.unlink(oldest + 1);
-            self.look(inner)?;
-            if inner.ledger.in_use() >= quota {
-                return Ok(false);
-            }
-        }
-        self.audience.iter().for_each(|slots| slots.retain(frame.slot));
-        (frame.ring_seq, frame.pool) = (inner.ring.next_seq(), self.pool.decl.id);
-        inner.ledger.adopt(frame.slot, frame.generation, frame.ring_seq, frame.seq, now_ns());
-        inner.ring.publish(frame.encode());
-        if let Some(depth) = self.delivery.depth() {
-            let published = inner.ring.next_seq();
-            inner.ring.unlink(published.saturating_sub(depth.into()));
-            self.look(inner)?;
-        }
-        Ok(true)
-    }
-
-    /// Waits until an [`offer`](Self::offer) is taken.
-    pub(crate) fn offer_until(
-        &self,
-        frame: &Descriptor,
-        quota: usize,
-        until: &mut Until<'_>,
-    ) -> Result<Result<(), Ended>, Error> {
-        let look = || Ok::<_, Error>(if self.offer(frame, quota)? { Look::Found(()) } else { Look::Nothing });
-        self.bells.wait(slot_bit(self.channel), until, look)
-    }
-
-    /// A member did not get a frame, for it has all it may have.
-    pub(crate) fn count_no_slot(&self) {
-        self.lock().no_slot += 1;
-    }
-
-    /// Gives back to the audience what this member has let go of.
-    pub(crate) fn settle(&self) {
-        if self.state.end().is_none() {
-            let looked = self.look(&mut self.lock());
-            drop(looked.map_err(|lie| self.state.violation(&lie)));
-        }
-    }
-
-    /// Takes back the oldest frame this member has not taken; false if there is none.
-    pub(crate) fn take_back(&self) -> bool {
-        let mut inner = self.lock();
-        let Some(oldest) = inner.ledger.oldest_queued().filter(|_| self.state.end().is_none()) else { return false };
-        inner.ring.unlink(oldest + 1);
-        let looked = self.look(&mut inner);
-        drop(inner);
-        looked.map_err(|lie| self.state.violation(&lie)).is_ok()
-    }
-
     /// A free slot; on a live channel, where there is none, that of the oldest frame nobody has taken.
     fn look_for_slot(&self, inner: &mut Inner) -> Result<Option<(u32, u64)>, String> {
         self.look(inner)?;
@@ -252,13 +186,6 @@ impl SendEnd {
         };
         self.give_back(inner);
         looked.map_err(|lie| lie.to_string())
-    }
-
-    /// Gives the audience back what this member has let go of.
-    fn give_back(&self, inner: &mut Inner) {
-        if let Some(slots) = &self.audience {
-            slots.release(inner.ledger.take_freed());
-        }
     }
 
     /// A slot to fill: on a lossless channel waiting for one, on a live one now or not at all.
@@ -474,36 +401,6 @@ impl SendEnd {
         // A slot the pool does not have fails in the ledger, whatever its word.
         let word = if slot < self.pool.decl.slots { self.pool.peer.state(slot) } else { 0 };
         self.lock().ledger.returned(slot, generation, word)
-    }
-
-    /// The bit of those who wait for slots.
-    pub(crate) fn slot_bit(&self) -> u64 {
-        slot_bit(self.channel)
-    }
-
-    /// Looks at the peer's words: a number that grows whenever a slot comes back.
-    pub(crate) fn came_back(&self) -> Result<u64, Error> {
-        let mut inner = self.lock();
-        if self.state.end().is_none() && !self.state.forked() {
-            let looked = self.look(&mut inner);
-            if let Err(lie) = looked {
-                drop(inner);
-                return Err(self.state.violation(&lie));
-            }
-        }
-        Ok(inner.ledger.came_back())
-    }
-
-    /// How many frames the peer has taken, and whether it waits for another.
-    pub(crate) fn demand(&self) -> Result<(u64, bool), Error> {
-        let waits = self.bells.is_peer_asleep(frame_bit(self.channel));
-        let taken = self.lock().ring.taken();
-        taken.map(|taken| (taken, waits)).map_err(|lie| self.state.violation(&lie))
-    }
-
-    /// Whether the frame sent in `slot` at `generation` is still out, as far as this side looked.
-    pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
-        self.lock().ledger.is_out(slot, generation)
     }
 
     /// The peer is gone. The link ends under the locks of all its ends: nothing is sent after the reclaim, and who knows of

@@ -1,0 +1,91 @@
+//! The sending end as one member of an audience has it: it lends nothing itself, it passes on what the audience lent.
+//!
+//! *Who calls it*: [`crate::Audience`], one call after the other. *Invariants*: a slot counts for the member from the offer it
+//! takes to its release, retraction or death, each of which gives it back to the audience; no more than its quota are with it.
+//! *A hostile worker* can keep its quota.
+
+use frameport_mem::park::{Ended, Look, Until};
+use frameport_sys::clock::now_ns;
+use frameport_wire::descriptor::Descriptor;
+use frameport_wire::layout::{frame_bit, slot_bit};
+
+use super::{Inner, SendEnd};
+use crate::error::Error;
+
+impl SendEnd {
+    /// Sends a frame of the audience to this member, if no more than `quota` slots are with it then. False if they are: its
+    /// receiver is slower than a lossless channel allows for, or holds all it may.
+    pub(crate) fn offer(&self, frame: &Descriptor, quota: usize) -> Result<bool, Error> {
+        self.state.check_fork()?;
+        let mut inner = self.lock();
+        self.check_open(&inner)?;
+        let offered = self.publish_shared(&mut inner, *frame, quota);
+        drop(inner);
+        self.bells.ring(frame_bit(self.channel));
+        offered.map_err(|lie| self.state.violation(&lie))
+    }
+
+    fn publish_shared(&self, inner: &mut Inner, mut frame: Descriptor, quota: usize) -> Result<bool, String> {
+        self.look(inner)?;
+        if inner.ledger.in_use() >= quota {
+            // An older frame makes room for this one.
+            let Some(oldest) = inner.ledger.oldest_queued() else { return Ok(false) };
+            inner.ring.unlink(oldest + 1);
+            self.look(inner)?;
+            if inner.ledger.in_use() >= quota {
+                return Ok(false);
+            }
+        }
+        self.audience.iter().for_each(|slots| slots.retain(frame.slot));
+        (frame.ring_seq, frame.pool) = (inner.ring.next_seq(), self.pool.decl.id);
+        inner.ledger.adopt(frame.slot, frame.generation, frame.ring_seq, frame.seq, now_ns());
+        inner.ring.publish(frame.encode());
+        if let Some(depth) = self.delivery.depth() {
+            let published = inner.ring.next_seq();
+            inner.ring.unlink(published.saturating_sub(depth.into()));
+            self.look(inner)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until an [`offer`](Self::offer) is taken.
+    pub(crate) fn offer_until(
+        &self,
+        frame: &Descriptor,
+        quota: usize,
+        until: &mut Until<'_>,
+    ) -> Result<Result<(), Ended>, Error> {
+        let look = || Ok::<_, Error>(if self.offer(frame, quota)? { Look::Found(()) } else { Look::Nothing });
+        self.bells.wait(slot_bit(self.channel), until, look)
+    }
+
+    /// A member did not get a frame, for it has all it may have.
+    pub(crate) fn count_no_slot(&self) {
+        self.lock().no_slot += 1;
+    }
+
+    /// Gives back to the audience what this member has let go of.
+    pub(crate) fn settle(&self) {
+        if self.state.end().is_none() {
+            let looked = self.look(&mut self.lock());
+            drop(looked.map_err(|lie| self.state.violation(&lie)));
+        }
+    }
+
+    /// Takes back the oldest frame this member has not taken; false if there is none.
+    pub(crate) fn take_back(&self) -> bool {
+        let mut inner = self.lock();
+        let Some(oldest) = inner.ledger.oldest_queued().filter(|_| self.state.end().is_none()) else { return false };
+        inner.ring.unlink(oldest + 1);
+        let looked = self.look(&mut inner);
+        drop(inner);
+        looked.map_err(|lie| self.state.violation(&lie)).is_ok()
+    }
+
+    /// Gives the audience back what this member has let go of.
+    pub(super) fn give_back(&self, inner: &mut Inner) {
+        if let Some(slots) = &self.audience {
+            slots.release(inner.ledger.take_freed());
+        }
+    }
+}
