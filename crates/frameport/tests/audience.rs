@@ -77,7 +77,7 @@ fn a_stopped_a_killed_and_a_hoarding_member_slow_nobody_down() {
     let stopped = join(&audience, "tell", Delivery::Latest);
     let killed = join(&audience, "tell", Delivery::Newest(2));
     let hoarder = join(&audience, "hoard", Delivery::Latest);
-    Watched::open(stopped.pid()).unwrap().signal(Signal::STOP);
+    Watched::open(stopped.pid()).unwrap().stop();
     for seq in 0..FRAMES {
         if seq == FRAMES / 2 {
             killed.kill();

@@ -2,13 +2,13 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Bytes, Delivery, Worker, WorkerBuilder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 pub(crate) const ROLE: &str = "FRAMEPORT_TEST_ROLE";
 
@@ -92,6 +92,13 @@ impl Watched {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         poll(&mut [PollFd::new(&self.1, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    }
+
+    /// Stops it, a child of this process, and returns when no thread of it runs any more.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        rustix::process::waitid(WaitId::PidFd(self.1.as_fd()), options).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
