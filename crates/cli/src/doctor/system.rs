@@ -7,15 +7,14 @@ use std::io;
 
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport_sys::isolation::{self, Level};
+use frameport_sys::limits;
 use frameport_sys::memory::{HUGE_PAGE, Region, Writers, page_size};
-use frameport_sys::{limits, probe};
 
 use super::Finding;
 use crate::words;
 
 /// What is looked at, in the order it is shown.
-pub(super) const CHECKS: [fn() -> Finding; 7] =
-    [kernel, memfd, memory, open_files, huge_pages, futex_waitv, isolation_level];
+pub(super) const CHECKS: [fn() -> Finding; 6] = [kernel, memfd, memory, open_files, huge_pages, isolation_level];
 
 /// Descriptors one worker costs its host, with room.
 const FILES_PER_WORKER: u64 = 8;
@@ -124,17 +123,6 @@ fn huge_pages() -> Finding {
         Finding::ok(NAME, "frames of 2 MiB and more get them, without any setting")
     } else {
         Finding::warn(NAME, "frames get ordinary pages", slower)
-    }
-}
-
-fn futex_waitv() -> Finding {
-    match probe::futex_waitv() {
-        Ok(()) => Finding::ok("futex_waitv", "a worker's death wakes whoever waits for it at once"),
-        Err(error) => Finding::warn(
-            "futex_waitv",
-            format!("not available: {error}"),
-            "Linux 5.16 has it, some containers forbid it; waits look around every 10 ms instead",
-        ),
     }
 }
 

@@ -8,6 +8,5 @@ pub mod isolation;
 pub mod limits;
 pub mod memory;
 pub mod poll;
-pub mod probe;
 pub mod process;
 pub mod socket;
