@@ -30,6 +30,9 @@ fn worker_process() {
                 reported += 1;
                 link.report(Level::Debug, "x".repeat(1000), [("n", reported)]);
             }
+        } else if role == "in_pieces" {
+            // Each piece is a write of its own.
+            eprint!("{}", meta["piece"].as_str().unwrap());
         } else if role == "flood" {
             reported += 1;
             link.report(Level::Info, "last", [("reported", reported)]);
@@ -49,6 +52,25 @@ fn turn(worker: &Worker, meta: Value) {
     frame.set_meta(meta.as_object().unwrap());
     worker.send(frame).unwrap();
     worker.recv_timeout(MINUTE).unwrap();
+}
+
+#[test]
+fn what_workers_write_in_pieces_is_passed_on_in_whole_lines() {
+    let (words, heard) = channel();
+    let words = Mutex::new(words);
+    let worker = small_worker("in_pieces").on_stderr(move |lines| {
+        let _ = words.lock().unwrap().send(String::from_utf8(lines.to_vec()).unwrap());
+    });
+    let worker = worker.spawn().unwrap();
+    for piece in ["one", " line\n2", "nd\nand 10 %\r", "a rest"] {
+        turn(&worker, json!({ "piece": piece }));
+    }
+    worker.stop().unwrap();
+    // The test program's own words come before and after.
+    let all: Vec<String> = heard.try_iter().collect();
+    assert!(all.concat().contains("one line\n2nd\nand 10 %\ra rest"), "{all:?}");
+    let (_, lines) = all.split_last().unwrap();
+    assert!(lines.iter().all(|lines| lines.ends_with(['\n', '\r'])), "{all:?}");
 }
 
 #[test]

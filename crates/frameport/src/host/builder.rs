@@ -235,7 +235,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Gets what the worker writes to stdout and stderr, in chunks as they come, instead of this process's stderr.
+    /// Gets what the worker writes to stdout and stderr instead of this process's stderr: whole lines, one or more at a time,
+    /// as they come (of a line longer than 8 KiB, and of one that never ends, parts).
     #[must_use]
     pub fn on_stderr(mut self, sink: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         self.on_stderr = Some(Arc::new(sink));

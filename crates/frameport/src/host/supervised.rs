@@ -27,6 +27,8 @@ use crate::link::Ends;
 
 /// Bytes of stderr kept for the error.
 const TAIL: usize = 64 * 1024;
+/// Bytes of a line that are passed on before its end has come.
+const LINE: usize = 8 * 1024;
 
 /// Reads from one worker's socket or stderr in one turn of the service thread.
 pub(super) const TURN_CHUNKS: usize = 8;
@@ -66,6 +68,8 @@ pub(super) struct Supervised {
     changed: Condvar,
     decoder: Mutex<Decoder>,
     tail: Mutex<VecDeque<u8>>,
+    /// The beginning of a line whose end has not come.
+    line: Mutex<Vec<u8>>,
     /// Bytes of stderr that were not passed on.
     dropped: AtomicU64,
 }
@@ -103,6 +107,7 @@ impl Supervised {
             changed: Condvar::new(),
             decoder: Mutex::default(),
             tail: Mutex::default(),
+            line: Mutex::default(),
             dropped: AtomicU64::new(0),
         }
     }
@@ -184,7 +189,10 @@ impl Supervised {
         let mut bytes = [0; 8192];
         for _ in 0..chunks {
             match poll::read(stderr, &mut bytes) {
-                Ok(0) => return false,
+                Ok(0) => {
+                    self.end_line();
+                    return false;
+                }
                 Ok(read) => self.keep(bytes.get(..read).unwrap_or_default()),
                 Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
             }
@@ -198,7 +206,23 @@ impl Supervised {
         let over = tail.len().saturating_sub(TAIL);
         tail.drain(..over);
         drop(tail);
-        if !self.outlet.forward(bytes) {
+        // In whole lines, so that those of several workers do not mix: a worker may write one in many pieces.
+        let mut line = lock(&self.line);
+        line.extend(bytes);
+        let end = line.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map(|last| last + 1);
+        let cut = end.unwrap_or(if line.len() >= LINE { line.len() } else { 0 });
+        let whole: Vec<u8> = line.drain(..cut).collect();
+        drop(line);
+        self.forward(&whole);
+    }
+
+    /// Passes on the last line of one who wrote no end of it.
+    fn end_line(&self) {
+        self.forward(&std::mem::take(&mut *lock(&self.line)));
+    }
+
+    fn forward(&self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.outlet.forward(bytes) {
             // One line, however long the flood.
             if self.dropped.fetch_add(bytes.len() as u64, Ordering::Relaxed) == 0 {
                 tracing::warn!(
@@ -236,6 +260,7 @@ impl Supervised {
         // Nothing more will be written: what is there is all there will be.
         self.on_control(ALL_CHUNKS);
         self.on_stderr(ALL_CHUNKS);
+        self.end_line();
         let Progress { hello, bye, failed, .. } = self.progress();
         let left = bye && failed.is_none() && exit == Exit::Code(0);
         let death = Death {
