@@ -6,12 +6,13 @@
 //! pace is another's. *A hostile worker* can keep its quota. Frames of an audience cannot be changed by it, nor go back in
 //! place.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::clock::now_ns;
 use frameport_sys::memory::ForkStamp;
+use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::MAX_SLOTS;

@@ -4,13 +4,13 @@
 //! sides compute the same offsets from the channel list of the welcome; what one side owns the other only loads.
 //! *A hostile peer* has no part in it: the host decides every number.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_mem::park::Bells;
 use frameport_mem::ring;
 use frameport_sys::event::Doorbell;
+use frameport_sys::handle::Handle;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::{Channel, Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::blocks;
@@ -48,7 +48,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// Makes both regions and the doorbell; the handles go to the worker, the host's region first.
-    pub(crate) fn create(channels: &[Channel]) -> Result<(Self, [Region; 2], OwnedFd), Error> {
+    pub(crate) fn create(channels: &[Channel]) -> Result<(Self, [Region; 2], Handle), Error> {
         let system = Error::system("making the control regions");
         let (_, len) = blocks(&capacities(channels));
         let (host, own) = Region::create("frameport-host", len, Writers::Creator).map_err(&system)?;
@@ -58,7 +58,7 @@ impl Control {
     }
 
     /// Joins both regions on the worker's side.
-    pub(crate) fn join(channels: &[Channel], [host, worker]: [OwnedFd; 2], doorbell: OwnedFd) -> Result<Self, Error> {
+    pub(crate) fn join(channels: &[Channel], [host, worker]: [Handle; 2], doorbell: Handle) -> Result<Self, Error> {
         let system = Error::system("joining the control regions");
         let (_, len) = blocks(&capacities(channels));
         let peer = Region::adopt(host, len, Writers::Creator).and_then(|region| region.map(false)).map_err(&system)?;

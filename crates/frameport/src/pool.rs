@@ -4,11 +4,11 @@
 //! and sealed by the host before the worker starts to use it; slot numbers are checked against it before they become
 //! an address. *A hostile peer* can write pixels at any time; it has no say in any size.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use frameport_mem::page::{OwnPage, PeerPage};
 use frameport_mem::pixels::Bytes;
+use frameport_sys::handle::Handle;
 use frameport_sys::limits;
 use frameport_sys::memory::{Map, Region, Writers, page_size};
 use frameport_wire::control;
@@ -143,11 +143,11 @@ impl Pool {
     ///
     /// # Errors
     /// Handles that are not what was announced.
-    pub(crate) fn join(decl: control::Pool, spec: &Spec, handles: [OwnedFd; 3]) -> Result<Self, Error> {
+    pub(crate) fn join(decl: control::Pool, spec: &Spec, handles: [Handle; 3]) -> Result<Self, Error> {
         let system = Error::system("joining a pool");
         let [pixels, host_page, worker_page] = handles;
         let page = page_len(decl.slots, decl.meta);
-        let map = |fd, len, writers, writable| Region::adopt(fd, len, writers)?.map(writable);
+        let map = |handle, len, writers, writable| Region::adopt(handle, len, writers)?.map(writable);
         let writers = if decl.shared { Writers::Creator } else { Writers::All };
         let pixels = map(pixels, decl.len, writers, !decl.shared).map_err(&system)?;
         let peer = map(host_page, page, Writers::Creator, false).map_err(&system)?;

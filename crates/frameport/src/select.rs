@@ -4,11 +4,12 @@
 //! links' events, so it costs nothing while nothing comes. *A hostile worker* can make its own link look ready: the receive
 //! that follows finds nothing or its lie.
 
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
+use frameport_sys::clock::Instant;
 use frameport_sys::event;
+use frameport_sys::thread::yield_now;
 
 use crate::channel::handle::Receiver;
 use crate::error::Error;
@@ -29,7 +30,7 @@ pub fn select(receivers: &[&Receiver], mut until: Until<'_>) -> Result<Vec<usize
     let mut found = ready();
     let start = Instant::now();
     while found.is_empty() && start.elapsed() < SPIN {
-        std::thread::yield_now();
+        yield_now();
         found = ready();
     }
     let mut waited = Ok(());
@@ -40,9 +41,8 @@ pub fn select(receivers: &[&Receiver], mut until: Until<'_>) -> Result<Vec<usize
         }
         found = ready();
         if found.is_empty() {
-            let fds: Vec<_> = events.iter().map(|event| event.as_fd()).collect();
             // What poll could fail for, bad memory or descriptors, cannot be.
-            waited = until.step().map(|limit| event::wait_any(&fds, limit).unwrap_or_default());
+            waited = until.step().map(|limit| event::wait_any(&events, limit).unwrap_or_default());
         }
     }
     receivers.iter().for_each(|receiver| receiver.end.state.disarm());

@@ -7,7 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, PoisonError};
+
+use frameport_sys::process;
+use frameport_sys::process_local;
+use frameport_sys::sync::{Mutex, MutexGuard};
 
 use crate::pool::Pool;
 
@@ -18,7 +22,9 @@ static ON: LazyLock<bool> =
 /// pool.
 type Key = (usize, u32, u64);
 
-static RECORDS: Mutex<BTreeMap<Key, String>> = Mutex::new(BTreeMap::new());
+process_local! {
+    static RECORDS: Mutex<BTreeMap<Key, String>> = Mutex::new(BTreeMap::new());
+}
 
 fn records() -> MutexGuard<'static, BTreeMap<Key, String>> {
     RECORDS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,14 +53,14 @@ impl Record {
         let key = (address(pool), slot, NEXT.fetch_add(1, Ordering::Relaxed));
         let place = place();
         records().insert(key, place);
-        Some(Self { key, pid: std::process::id() })
+        Some(Self { key, pid: process::id() })
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         // The lock may have been copied taken.
-        if self.pid == std::process::id() {
+        if self.pid == process::id() {
             records().remove(&self.key);
         }
     }

@@ -9,13 +9,12 @@ mod rig;
 use common::{Random, Watched, is_picture, picture, role, small_worker};
 use frameport::{Error, Exit, Frame, Link, Worker};
 use frameport_sys::memory::{Region, Writers};
-use frameport_sys::socket;
 use frameport_wire::control::ToHost;
 use frameport_wire::descriptor::{Descriptor, MAX_META, MAX_PAYLOAD};
 use frameport_wire::layout::{CLOSED, meta_offset, released};
 use rig::{Rig, say};
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -130,7 +129,7 @@ fn lie(rig: &Rig, role: &str) -> Option<()> {
         "word_max" => rig.say_of(0, u64::MAX),
         "word_of_another" => rig.say_of(0, released(1)),
         "word_early" => rig.say_of(2, released(9)),
-        "nonsense" => socket::send(rig.link.as_fd(), &[0xff; 64], &[]).unwrap(),
+        "nonsense" => rig.link.send(&[0xff; 64], &[]).unwrap(),
         "event_level" => rig.say_json(r#"{"type":"event","level":"loud","message":""}"#),
         "event_deep" => {
             let (open, close) = ("[".repeat(1000), "]".repeat(1000));

@@ -8,7 +8,7 @@ use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, Worker};
 use frameport_sys::{inherit, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// The workers of this file.
@@ -43,17 +43,18 @@ fn worker_process() {
 /// Sends its host descriptors instead of a hello, then nonsense.
 fn flood_descriptors() {
     let link = inherit::take_link().unwrap();
-    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let file = || OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
+    let files: Vec<_> = (0..socket::MAX_HANDLES).map(|_| file()).collect();
     let message = frameport_wire::control::encode(&serde_json::json!({"type": "a later version's"})).unwrap();
     let mut sent = 0;
     while sent < 2_000 {
-        match socket::send(link.as_fd(), &message, &[file.as_fd(); socket::MAX_HANDLES]) {
+        match link.send(&message, &files) {
             Ok(()) => sent += 1,
             // The host is still reading; so many descriptors on their way are refused, too (ETOOMANYREFS).
             Err(_) => std::thread::yield_now(),
         }
     }
-    while socket::send(link.as_fd(), &[0xff; 8], &[]).is_err() {
+    while link.send(&[0xff; 8], &[]).is_err() {
         std::thread::yield_now();
     }
     std::thread::park();

@@ -6,12 +6,13 @@ mod common;
 use common::{Watched, role, small, small_worker, worker};
 use frameport::spec::{BytesSpec, PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, Worker, WorkerBuilder};
-use frameport_sys::{inherit, socket};
+use frameport_sys::inherit;
+use frameport_sys::socket::Control;
 use frameport_wire::control::{self, Decoder, ToWorker};
 use frameport_wire::layout::SIZES;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Longer than any start here needs, short enough to wait for.
@@ -66,7 +67,12 @@ fn worker_process() {
         }
         "leaves_a_child" => {
             // In a session of its own: the end of the worker's group does not reach it.
-            let pid = std::process::Command::new("setsid").args(["sleep", "5"]).stdin(link).spawn().unwrap().id();
+            let pid = std::process::Command::new("setsid")
+                .args(["sleep", "5"])
+                .stdin(OwnedFd::from(link))
+                .spawn()
+                .unwrap()
+                .id();
             let _ = writeln!(std::io::stderr(), "child {pid}");
             std::process::exit(5);
         }
@@ -108,14 +114,14 @@ fn hello(protocol: u32, layout: &Value) -> Value {
     json!({"type": "hello", "protocol": [protocol, protocol], "layout": layout, "pid": std::process::id(), "library": "fake 9.9"})
 }
 
-fn tell(link: &OwnedFd, bytes: &[u8]) {
-    socket::send(link.as_fd(), bytes, &[]).unwrap();
+fn tell(link: &Control, bytes: &[u8]) {
+    link.send(bytes, &[]).unwrap();
 }
 
-fn await_message(link: &OwnedFd) -> ToWorker {
+fn await_message(link: &Control) -> ToWorker {
     let (mut decoder, mut handles, mut bytes) = (Decoder::default(), Vec::new(), [0; 4096]);
     loop {
-        let read = socket::recv_with_handles(link.as_fd(), &mut bytes, &mut handles).unwrap();
+        let read = link.recv_with_handles(&mut bytes, &mut handles).unwrap();
         assert!(read > 0);
         decoder.push(&bytes[..read]);
         if let Some(message) = decoder.decode().unwrap() {

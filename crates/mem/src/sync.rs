@@ -1,4 +1,4 @@
-//! What this crate synchronises with: the standard library, or loom where a model runs.
+//! What this crate synchronises with: what the system offers, or loom where a model runs.
 //!
 //! *Who calls it*: [`crate::ring`] and [`crate::park`].
 
@@ -7,12 +7,11 @@ pub(crate) use crate::model::{claims, fence, omits, pause};
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicU32};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU32, fence},
+pub(crate) use {
+    frameport_sys::sync::{Mutex, MutexGuard},
+    frameport_sys::thread::sleep as pause,
+    std::sync::atomic::{AtomicU32, fence},
 };
-#[cfg(not(loom))]
-pub(crate) use std::thread::sleep as pause;
 
 /// Entries a visit claims one after the other, each taken back in the very moment, before it does not choose any more.
 #[cfg(not(loom))]

@@ -3,7 +3,9 @@
 //! *Who calls it*: [`crate::park`], and every wait of the host for a worker's progress. *Invariants*: the clock is read only
 //! once there is something to wait for; the interrupt is never called with a lock held. *A hostile peer* has no part in it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use frameport_sys::clock::Instant;
 
 /// How a wait ended without what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod mapped {
     use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
     use frameport_sys::memory::Map;
+    use frameport_sys::thread::preempt;
 
     /// A range of words of one mapping.
     #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ mod mapped {
 
         #[inline]
         pub(super) fn load(&self, index: usize) -> u64 {
+            preempt();
             self.at(index).load(Ordering::Relaxed)
         }
 
@@ -61,11 +63,13 @@ mod mapped {
 
         #[inline]
         pub(super) fn store(&self, index: usize, value: u64, ordering: Ordering) {
+            preempt();
             self.at(index).store(value, ordering);
         }
 
         #[inline]
         pub(super) fn bell(&self) -> &AtomicU32 {
+            preempt();
             // SAFETY: `at(0)` is in bounds and 8-aligned, so its first four bytes are a valid place for 32 bits; this word
             // of a control region is accessed as 32 bits only.
             unsafe { AtomicU32::from_ptr(self.at(0).as_ptr().cast()) }

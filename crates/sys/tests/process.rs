@@ -43,7 +43,7 @@ fn shell(script: &str) -> Command {
 fn start_with(command: Command, scope: Option<Scope>, stderr: Stderr) -> (Child, UnixStream) {
     let (host, worker) = UnixStream::pair().unwrap();
     host.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    (spawn(Spawn { command, link: worker.into(), scope, stderr }).unwrap(), host)
+    (spawn(Spawn { command, link: OwnedFd::from(worker).into(), scope, stderr }).unwrap(), host)
 }
 
 fn start(command: Command) -> (Child, UnixStream) {
@@ -72,7 +72,7 @@ fn output_of(script: &str, scope: Option<Scope>) -> String {
     let (mut child, _link) = start_with(shell(script), scope, Stderr::Piped);
     assert_eq!(child.reap().unwrap(), Exit::Code(0));
     let mut text = String::new();
-    File::from(child.take_stderr().unwrap()).read_to_string(&mut text).unwrap();
+    File::from(OwnedFd::from(child.take_stderr().unwrap())).read_to_string(&mut text).unwrap();
     text
 }
 
@@ -87,7 +87,7 @@ fn wait_until_ready(link: &mut UnixStream) {
 #[expect(clippy::zombie_processes, reason = "leaving a child behind is what one role is for")]
 fn worker() {
     let Ok(part) = std::env::var(ROLE) else { return };
-    let mut link = UnixStream::from(take_link().unwrap());
+    let mut link = UnixStream::from(OwnedFd::from(take_link().unwrap()));
     match part.as_str() {
         "list-descriptors" => {
             let open = (0..4096).filter(|fd| rustix::io::fcntl_getfd(borrow(*fd)).is_ok());
@@ -144,22 +144,23 @@ fn worker() {
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
             let (mut child, its_link) = start(shell("exit 3"));
             drop(its_link);
-            assert!(is_readable(child.pidfd(), 30));
+            assert!(is_readable(child.as_fd(), 30));
             let seen = child.exit_without_reaping().unwrap();
             assert_eq!((seen, child.reap().unwrap()), (Some(Exit::Unknown), Exit::Unknown));
             assert!(child.group_is_empty());
             let (_, its_link) = UnixStream::pair().unwrap();
             let command = Command::new("/nonexistent/program");
-            let missing = spawn(Spawn { command, link: its_link.into(), scope: None, stderr: Stderr::Inherit });
+            let missing =
+                spawn(Spawn { command, link: OwnedFd::from(its_link).into(), scope: None, stderr: Stderr::Inherit });
             assert!(missing.is_err());
             // The thread that starts workers has survived that, and a worker has its own SIGCHLD back.
             let command = shell("/bin/sh -c 'exit 7'; echo $?");
             let (_, its_link) = UnixStream::pair().unwrap();
-            let s = Spawn { command, link: its_link.into(), scope: None, stderr: Stderr::Piped };
+            let s = Spawn { command, link: OwnedFd::from(its_link).into(), scope: None, stderr: Stderr::Piped };
             let mut child = spawn(s).unwrap();
             child.reap().unwrap();
             let mut text = String::new();
-            File::from(child.take_stderr().unwrap()).read_to_string(&mut text).unwrap();
+            File::from(OwnedFd::from(child.take_stderr().unwrap())).read_to_string(&mut text).unwrap();
             write!(link, "{text}").unwrap();
         }
         other => panic!("no role {other}"),
@@ -240,7 +241,7 @@ fn inheritable_descriptor_of_the_host_is_not_inherited() {
 #[test]
 fn exit_status_and_signal_are_told_before_and_after_reaping() {
     let (mut child, _link) = start(shell("exit 3"));
-    assert!(is_readable(child.pidfd(), 30));
+    assert!(is_readable(child.as_fd(), 30));
     assert_eq!(child.exit_without_reaping().unwrap(), Some(Exit::Code(3)));
     assert_eq!(child.exit_without_reaping().unwrap(), Some(Exit::Code(3)));
     assert_eq!(child.reap().unwrap(), Exit::Code(3));
@@ -264,7 +265,7 @@ fn signal_after_reap_is_an_error() {
 fn program_that_cannot_start_gives_the_systems_error() {
     let kind = |command| {
         let (_, link) = UnixStream::pair().unwrap();
-        let s = Spawn { command, link: link.into(), scope: best_scope(), stderr: Stderr::Piped };
+        let s = Spawn { command, link: OwnedFd::from(link).into(), scope: best_scope(), stderr: Stderr::Piped };
         spawn(s).unwrap_err().kind()
     };
     assert_eq!(kind(Command::new("/nonexistent/program")), std::io::ErrorKind::NotFound);
@@ -292,7 +293,7 @@ fn wait_until_empty(child: &Child) {
 fn group_outlives_its_leader_until_the_last_member_is_killed() {
     let (mut child, link) = start(role("leave-a-child", &[]));
     read_pid(&link);
-    assert!(is_readable(child.pidfd(), 30), "the leader is dead");
+    assert!(is_readable(child.as_fd(), 30), "the leader is dead");
     assert!(!is_readable(link.as_fd(), 0), "though its child holds the link open");
     child.signal_group(Signal::KILL).unwrap();
     assert_eq!(child.reap().unwrap(), Exit::Code(0));
@@ -367,7 +368,7 @@ fn worker_dies_with_its_host() {
     let pid = read_pid(&link);
     let grandchild = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
     assert!(!is_readable(grandchild.as_fd(), 0));
-    rustix::process::pidfd_send_signal(host.pidfd(), Signal::KILL).unwrap();
+    rustix::process::pidfd_send_signal(host.as_fd(), Signal::KILL).unwrap();
     assert!(is_readable(grandchild.as_fd(), 30));
     assert_eq!(host.reap().unwrap(), Exit::Signal(9));
 }
@@ -427,7 +428,7 @@ fn plain_worker_of_a_hidden_host_can_only_signal_it() {
         command.uid(65534).gid(65534);
     }
     let (host, worker) = UnixStream::pair().unwrap();
-    let s = Spawn { command, link: worker.into(), scope: None, stderr: Stderr::Inherit };
+    let s = Spawn { command, link: OwnedFd::from(worker).into(), scope: None, stderr: Stderr::Inherit };
     let mut child = match spawn(s) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             eprintln!("SKIPPED: root runs this test as another user, who may not execute it here");

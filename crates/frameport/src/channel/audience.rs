@@ -5,7 +5,9 @@
 //! has it and no view of this side's own pins it. *A hostile worker* can keep what it was given, within its quota, and
 //! write nothing.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use frameport_sys::sync::{Mutex, MutexGuard};
 
 use super::keep::{Keeper, Keepers};
 use crate::holders::Holder;

@@ -14,12 +14,13 @@ mod builder;
 mod member;
 mod shared;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use frameport_mem::park::Until;
 use frameport_sys::isolation::Level;
+use frameport_sys::sync::Mutex;
+use frameport_sys::thread::{Builder, JoinHandle};
 use frameport_wire::spec::Spec;
 
 pub use self::book::Redeliver;
@@ -100,7 +101,7 @@ impl Group {
         let group = Self { shared, threads: Mutex::default() };
         for index in 0..workers {
             let shared = Arc::clone(&group.shared);
-            let thread = std::thread::Builder::new().name(format!("frameport-{}", index + 1));
+            let thread = Builder::new().name(format!("frameport-{}", index + 1));
             match thread.spawn(move || member::run(&shared, index)) {
                 Ok(thread) => group.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
                 Err(error) => {

@@ -5,13 +5,14 @@
 //! them. *A hostile worker* ends its own link at most, and is restarted like one that died.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
-use frameport_sys::clock::now_ns;
+use frameport_sys::clock::{Instant, now_ns};
 use frameport_sys::isolation::Level;
 use frameport_sys::memory::ForkStamp;
+use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
 use frameport_wire::spec::Spec;
 
 use super::book::{Book, Kept, Place, Redeliver, Room, Rules};

@@ -4,11 +4,11 @@
 //! the welcome, its readiness. *Invariants*: an error at any point leaves nothing running and nothing allocated.
 //! *A hostile worker* can state any hello: versions, sizes and output spec are checked, the output within a limit.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
+use frameport_sys::handle::Handle;
 use frameport_sys::process::{self, Spawn, Stderr};
 use frameport_sys::{isolation, socket};
 use frameport_wire::PROTOCOL;
@@ -120,7 +120,7 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
             hint,
         });
     }
-    let (control, link) = socket::pair().map_err(Error::system("making the control channel"))?;
+    let (control, link) = socket::Control::pair().map_err(Error::system("making the control channel"))?;
     let command = builder.copy_command();
     let stderr = if builder.inherit_stderr { Stderr::Inherit } else { Stderr::Piped };
     let program = builder.command.get_program().to_string_lossy().into_owned();
@@ -161,7 +161,7 @@ fn lead(builder: &WorkerBuilder, worker: &Arc<Supervised>, mut made: Vec<Made>, 
         let _ = send(worker, &ToWorker::Refuse { reason: error.to_string() }, &[]);
         return Err(error);
     }
-    welcome(builder, worker, &made)?;
+    welcome(builder, worker, made)?;
     Params::new(worker).extend(builder.params.clone())?;
     await_stage(worker, &mut until, builder, not_ready, |progress| progress.ready)?;
     Ok(())
@@ -235,7 +235,7 @@ fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made],
     Ok(())
 }
 
-fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> Result<(), Error> {
+fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -> Result<(), Error> {
     let channels: Vec<Channel> = made.iter().map(|made| made.channel.clone()).collect();
     let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
     let (control, [host, theirs], doorbell) = Control::create(&channels)?;
@@ -253,17 +253,17 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: &[Made]) -> 
 
     let welcome =
         Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };
-    let mut handles = vec![host.as_fd(), theirs.as_fd()];
+    let mut handles = vec![host.into_handle(), theirs.into_handle()];
     for Made { handles: Handles { pixels, host_page, worker_page }, .. } in made {
-        handles.extend([pixels.as_fd(), host_page.as_fd(), worker_page.as_fd()]);
+        handles.extend([pixels.into_handle(), host_page.into_handle(), worker_page.into_handle()]);
     }
-    handles.push(doorbell.as_fd());
+    handles.push(doorbell);
     send(worker, &ToWorker::Welcome(welcome), &handles)
 }
 
-fn send(worker: &Supervised, message: &ToWorker, handles: &[BorrowedFd<'_>]) -> Result<(), Error> {
+fn send(worker: &Supervised, message: &ToWorker, handles: &[Handle]) -> Result<(), Error> {
     let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
-    socket::send(worker.control.as_fd(), &bytes, handles).map_err(|source| {
+    worker.control.send(&bytes, handles).map_err(|source| {
         // A worker that died meanwhile says more than a broken pipe.
         worker.end_error().unwrap_or(Error::System { doing: "writing to the control channel", source })
     })

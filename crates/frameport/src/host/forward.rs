@@ -6,9 +6,12 @@
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use frameport_sys::sync::Mutex;
+use frameport_sys::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use frameport_sys::{process, process_local, thread};
 
 /// Gets chunks of a worker's stderr.
 pub(super) type LineSink = dyn Fn(&[u8]) + Send + Sync;
@@ -31,15 +34,18 @@ enum Job {
 
 /// The queue of this process's forwarding thread, which is started when first needed; a fork has none of its parent's.
 fn queue() -> Option<Sender<Job>> {
-    static QUEUE: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
+    process_local! {
+        /// The process the thread runs in, and its queue.
+        static QUEUE: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
+    }
     let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
-    let process = std::process::id();
+    let process = process::id();
     if let Some((_, sender)) = queue.as_ref().filter(|(of, _)| *of == process) {
         return Some(sender.clone());
     }
     let (sender, jobs) = channel();
-    let thread = std::thread::Builder::new().name("frameport-stderr".into());
-    thread.spawn(move || run(&jobs)).ok()?;
+    let builder = thread::Builder::new().name("frameport-stderr".into());
+    builder.spawn(move || run(&jobs)).ok()?;
     // What a fork left behind may be locked for ever: it is not dropped.
     std::mem::forget(queue.replace((process, sender.clone())));
     Some(sender)

@@ -5,10 +5,10 @@
 //! parameters only the newest set waits, so that no more than two messages are ever kept. *A hostile worker* can refuse to
 //! read: nothing waits for it but these.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 
-use frameport_sys::socket;
+use frameport_sys::socket::Control;
+use frameport_sys::sync::{Mutex, MutexGuard};
 
 use super::service::Service;
 
@@ -41,7 +41,7 @@ impl Outbox {
     }
 
     /// Sends parameters, in place of those that have not left yet.
-    pub(super) fn params(&self, control: &OwnedFd, message: Vec<u8>) {
+    pub(super) fn params(&self, control: &Control, message: Vec<u8>) {
         let mut pending = self.lock();
         pending.params = Some(message);
         if !pending.watched {
@@ -50,21 +50,21 @@ impl Outbox {
     }
 
     /// Says that the link is over.
-    pub(super) fn close(&self, control: &OwnedFd, message: Vec<u8>) {
+    pub(super) fn close(&self, control: &Control, message: Vec<u8>) {
         let mut pending = self.lock();
         pending.close = Some(message);
         self.write(pending, control);
     }
 
     /// There may be room.
-    pub(super) fn on_room(&self, control: &OwnedFd) {
+    pub(super) fn on_room(&self, control: &Control) {
         let pending = self.lock();
         if pending.watched {
             self.write(pending, control);
         }
     }
 
-    fn write(&self, mut pending: MutexGuard<'_, Pending>, control: &OwnedFd) {
+    fn write(&self, mut pending: MutexGuard<'_, Pending>, control: &Control) {
         let stuck = pending.write(control);
         if stuck != pending.watched
             && let (Some(&token), Ok(service)) = (self.token.get(), Service::get())
@@ -77,13 +77,13 @@ impl Outbox {
 
 impl Pending {
     /// Writes what there is room for; whether anything is left that room would help.
-    fn write(&mut self, control: &OwnedFd) -> bool {
+    fn write(&mut self, control: &Control) -> bool {
         loop {
             if self.begun.is_empty() {
                 let Some(next) = self.close.take().or_else(|| self.params.take()) else { return false };
                 self.begun = next;
             }
-            match socket::send_some(control.as_fd(), &self.begun) {
+            match control.send_some(&self.begun) {
                 Ok(sent) => drop(self.begun.drain(..sent.min(self.begun.len()))),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Err(_) => {

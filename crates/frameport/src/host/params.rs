@@ -3,8 +3,9 @@
 //! *Invariants*: a set replaces the one before as a whole; its version is in the host's control region before the call
 //! returns, so that whoever receives a frame sent after it knows what to wait for. *A hostile worker* can ignore them.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
+use frameport_sys::sync::MutexGuard;
 use frameport_wire::control::{self, ToWorker};
 use frameport_wire::event::{MAX_DEPTH, is_flat};
 use serde_json::{Map, Value};

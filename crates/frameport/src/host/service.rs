@@ -5,11 +5,13 @@
 //! bounded share of each turn.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use frameport_sys::memory::ForkStamp;
 use frameport_sys::poll::Poller;
+use frameport_sys::socket::Control;
+use frameport_sys::sync::Mutex;
+use frameport_sys::{process_local, thread};
 
 use super::supervised::{Supervised, TURN_CHUNKS};
 use crate::error::Error;
@@ -36,7 +38,9 @@ struct Workers {
 impl Service {
     /// This process's service, started when first needed.
     pub(super) fn get() -> Result<Arc<Self>, Error> {
-        static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
+        process_local! {
+            static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
+        }
         let mut service = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(service) = service.as_ref().filter(|service| !service.fork.forked()) {
             return Ok(Arc::clone(service));
@@ -48,8 +52,8 @@ impl Service {
             fork: ForkStamp::new().map_err(&system)?,
         });
         let on_thread = Arc::clone(&new);
-        let thread = std::thread::Builder::new().name("frameport".into());
-        thread.spawn(move || on_thread.run()).map_err(&system)?;
+        let builder = thread::Builder::new().name("frameport".into());
+        builder.spawn(move || on_thread.run()).map_err(&system)?;
         // What a fork left behind may be locked for ever: it is not dropped.
         std::mem::forget(service.replace(Arc::clone(&new)));
         Ok(new)
@@ -77,11 +81,11 @@ impl Service {
             self.poller.add(stderr, token + STDERR).map_err(&system)?;
         }
         let child = worker.child.lock().unwrap_or_else(PoisonError::into_inner);
-        self.poller.add(child.pidfd(), token + DEATH).map_err(&system)
+        self.poller.add(&*child, token + DEATH).map_err(&system)
     }
 
     /// Whether a worker's control channel, known as `token`, is watched for room to write.
-    pub(super) fn watch_room(&self, control: &OwnedFd, token: u64, yes: bool) {
+    pub(super) fn watch_room(&self, control: &Control, token: u64, yes: bool) {
         self.poller.watch_room(control, token, yes);
     }
 
@@ -103,7 +107,7 @@ impl Service {
                     CONTROL if !worker.on_control(TURN_CHUNKS) => self.poller.remove(&worker.control),
                     CONTROL => worker.outbox.on_room(&worker.control),
                     STDERR if !worker.on_stderr(TURN_CHUNKS) => {
-                        worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr.as_fd()));
+                        worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr));
                     }
                     DEATH => self.bury(token / KINDS, &worker),
                     _ => {}
@@ -115,9 +119,9 @@ impl Service {
     fn bury(&self, number: u64, worker: &Supervised) {
         self.poller.remove(&worker.control);
         if let Some(stderr) = &worker.stderr {
-            self.poller.remove(stderr.as_fd());
+            self.poller.remove(stderr);
         }
-        self.poller.remove(worker.child.lock().unwrap_or_else(PoisonError::into_inner).pidfd());
+        self.poller.remove(&*worker.child.lock().unwrap_or_else(PoisonError::into_inner));
         worker.on_death();
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).known.remove(&number);
     }

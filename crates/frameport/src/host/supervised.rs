@@ -6,14 +6,16 @@
 //! killed), flood stderr (the tail keeps 64 KiB) or its host's log (see [`super::events`]), or close everything (it is still there until the pidfd says so).
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
-use frameport_sys::process::{Child, Exit, Signal};
-use frameport_sys::{poll, socket};
+use frameport_sys::clock::Instant;
+use frameport_sys::process::{Child, Exit, Signal, StderrPipe};
+use frameport_sys::socket::Control;
+use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
+use frameport_sys::thread;
 use frameport_wire::control::{Decoder, Hello, ToHost};
 
 use super::events::{EventSink, Events};
@@ -56,8 +58,8 @@ pub(super) struct Progress {
 pub(super) struct Supervised {
     pub(super) state: Arc<LinkState>,
     pub(super) pid: u32,
-    pub(super) control: OwnedFd,
-    pub(super) stderr: Option<OwnedFd>,
+    pub(super) control: Control,
+    pub(super) stderr: Option<StderrPipe>,
     pub(super) child: Mutex<Child>,
     pub(super) ends: OnceLock<Ends>,
     pub(super) outbox: Outbox,
@@ -88,7 +90,7 @@ impl Supervised {
     pub(super) fn new(
         state: Arc<LinkState>,
         mut child: Child,
-        control: OwnedFd,
+        control: Control,
         on_stderr: Option<Arc<LineSink>>,
         on_event: Option<Arc<EventSink>>,
     ) -> Self {
@@ -141,7 +143,7 @@ impl Supervised {
     pub(super) fn on_control(&self, chunks: usize) -> bool {
         let mut bytes = [0; 4096];
         for _ in 0..chunks {
-            match socket::recv(self.control.as_fd(), &mut bytes, false) {
+            match self.control.recv(&mut bytes, false) {
                 Ok(read) if read > 0 => lock(&self.decoder).push(bytes.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Ok(_) | Err(_) => {
@@ -188,7 +190,7 @@ impl Supervised {
         let Some(stderr) = &self.stderr else { return false };
         let mut bytes = [0; 8192];
         for _ in 0..chunks {
-            match poll::read(stderr, &mut bytes) {
+            match stderr.read(&mut bytes) {
                 Ok(0) => {
                     self.end_line();
                     return false;
@@ -283,7 +285,7 @@ impl Supervised {
     pub(super) fn settle(self: &Arc<Self>) {
         let deadline = Instant::now() + Duration::from_secs(1);
         while (Arc::strong_count(self) > 1 || !lock(&self.child).group_is_empty()) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

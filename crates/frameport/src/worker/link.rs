@@ -1,12 +1,13 @@
 //! A worker's link with its host.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use frameport_mem::park::Until;
-use frameport_sys::{inherit, socket};
+use frameport_sys::handle::Handle;
+use frameport_sys::{inherit, process, socket, thread};
 use frameport_wire::PROTOCOL;
 use frameport_wire::control::{Decoder, Hello, ToHost, ToWorker, Welcome};
 use frameport_wire::event::{Event, Level};
@@ -92,7 +93,7 @@ impl Link {
     fn open(builder: LinkBuilder) -> Result<Self, Error> {
         let outgoing = Arc::new(Outgoing::new(inherit::take_link()?));
         let LinkBuilder { output, library } = builder;
-        let hello = Hello { protocol: (PROTOCOL, PROTOCOL), layout: SIZES, pid: std::process::id(), library, output };
+        let hello = Hello { protocol: (PROTOCOL, PROTOCOL), layout: SIZES, pid: process::id(), library, output };
         outgoing.say(&ToHost::Hello(hello))?;
         let (welcome, handles, decoder) = await_welcome(&outgoing.control)?;
         let state = LinkState::new(&welcome.name)?;
@@ -378,7 +379,7 @@ impl Drop for Link {
         if self.state.forked() {
             return;
         }
-        if std::thread::panicking() && !self.failed.load(Ordering::Relaxed) {
+        if thread::panicking() && !self.failed.load(Ordering::Relaxed) {
             self.fail("a thread of the worker panicked");
         }
         self.close_senders();
@@ -388,12 +389,12 @@ impl Drop for Link {
     }
 }
 
-fn await_welcome(control: &OwnedFd) -> Result<(Welcome, Vec<OwnedFd>, Decoder), Error> {
+fn await_welcome(control: &socket::Control) -> Result<(Welcome, Vec<Handle>, Decoder), Error> {
     let system = Error::system("reading the host's welcome");
-    socket::limit_reads(control.as_fd(), WELCOME_LIMIT).map_err(&system)?;
+    control.limit_reads(WELCOME_LIMIT).map_err(&system)?;
     let (mut decoder, mut handles, mut bytes) = (Decoder::default(), Vec::new(), [0; 4096]);
     loop {
-        let read = socket::recv_with_handles(control.as_fd(), &mut bytes, &mut handles).map_err(&system)?;
+        let read = control.recv_with_handles(&mut bytes, &mut handles).map_err(&system)?;
         if read == 0 {
             return Err(Error::LinkClosed { link: "frameport".into(), why: "the host is gone" });
         }
@@ -410,7 +411,7 @@ fn await_welcome(control: &OwnedFd) -> Result<(Welcome, Vec<OwnedFd>, Decoder), 
     }
 }
 
-fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<OwnedFd>) -> Result<Ends, Error> {
+fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<Handle>) -> Result<Ends, Error> {
     let (promised, came) = (welcome.handles(), handles.len());
     let broken = |what: String| Error::Protocol { what };
     if welcome.protocol != PROTOCOL {

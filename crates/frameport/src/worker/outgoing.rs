@@ -4,11 +4,13 @@
 //! what the protocol needs (ready, failed, bye) waits for room, a second at most; an event does not: it is queued, and
 //! dropped and counted where the queue is full. A thread flushes it, which is there only while the socket is full. *The host* is trusted, but may be stopped at any moment.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use frameport_sys::socket;
+use frameport_sys::clock::Instant;
+use frameport_sys::socket::Control;
+use frameport_sys::sync::{Mutex, MutexGuard};
+use frameport_sys::thread;
 use frameport_wire::control::{self, ToHost};
 use frameport_wire::event::Event;
 
@@ -22,7 +24,7 @@ const WAITING: usize = 256 * 1024;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) control: Arc<OwnedFd>,
+    pub(super) control: Arc<Control>,
     queue: Mutex<Queue>,
 }
 
@@ -37,7 +39,7 @@ struct Queue {
 }
 
 impl Outgoing {
-    pub(super) fn new(control: OwnedFd) -> Self {
+    pub(super) fn new(control: Control) -> Self {
         Self { control: Arc::new(control), queue: Mutex::default() }
     }
 
@@ -57,7 +59,7 @@ impl Outgoing {
             let left = deadline.saturating_duration_since(Instant::now());
             match written {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !left.is_zero() => {
-                    socket::await_room(self.control.as_fd(), left).map_err(&system)?;
+                    self.control.await_room(left).map_err(&system)?;
                 }
                 other => return other.map_err(&system),
             }
@@ -80,7 +82,7 @@ impl Outgoing {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if !queue.flushed {
                     let outgoing = Arc::clone(self);
-                    let thread = std::thread::Builder::new().name("frameport-report".into());
+                    let thread = thread::Builder::new().name("frameport-report".into());
                     // Without a thread what waits leaves with whatever is said next.
                     queue.flushed = thread.spawn(move || outgoing.flush()).is_ok();
                 }
@@ -93,7 +95,7 @@ impl Outgoing {
     /// Waits for the host in place of those who report, until nothing is left.
     fn flush(&self) {
         loop {
-            let waited = socket::await_room(self.control.as_fd(), PATIENCE);
+            let waited = self.control.await_room(PATIENCE);
             let mut queue = self.lock();
             match queue.write(&self.control) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && waited.is_ok() => {}
@@ -108,9 +110,9 @@ impl Outgoing {
 
 impl Queue {
     /// Writes what there is room for; `WouldBlock` when something is left.
-    fn write(&mut self, control: &OwnedFd) -> std::io::Result<()> {
+    fn write(&mut self, control: &Control) -> std::io::Result<()> {
         while !self.rest.is_empty() {
-            let sent = socket::send_some(control.as_fd(), &self.rest)?;
+            let sent = control.send_some(&self.rest)?;
             self.rest.drain(..sent.min(self.rest.len()));
         }
         Ok(())
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_host_that_does_not_read_holds_nobody_up_and_learns_how_much_it_missed() {
-        let (host, worker) = socket::pair().unwrap();
+        let (host, worker) = Control::pair().unwrap();
         let outgoing = Arc::new(Outgoing::new(worker));
         let event = |n: usize| Event {
             level: Level::Info,
@@ -140,7 +142,7 @@ mod tests {
         let (mut decoder, mut bytes, mut through) = (Decoder::default(), [0; 4096], Vec::new());
         let mut read_until = |enough: usize| {
             while through.len() < enough {
-                let got = socket::recv(host.as_fd(), &mut bytes, true).unwrap();
+                let got = host.recv(&mut bytes, true).unwrap();
                 decoder.push(&bytes[..got]);
                 while let Some(message) = decoder.decode::<ToHost>().unwrap() {
                     through.push(message);

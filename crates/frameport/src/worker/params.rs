@@ -5,9 +5,11 @@
 //! host writes before it publishes a frame, tells what the watcher has yet to bring. *The host* is trusted, but may be
 //! stopped at any moment: who waits for it goes on with older values after [`LAG`].
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use frameport_sys::clock::Instant;
+use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 /// How long parameters may be on their way after the frame they were set before.

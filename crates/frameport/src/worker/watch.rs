@@ -4,11 +4,11 @@
 //! of its host's death is ended with its whole process group, so that no worker outlives its host by a second, whatever
 //! its code is doing. *The host* is trusted.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use frameport_sys::{process, socket};
+use frameport_sys::socket::Control;
+use frameport_sys::{process, thread};
 use frameport_wire::control::{Decoder, ToWorker};
 
 use crate::channel::state::{End, LinkState};
@@ -18,17 +18,17 @@ use crate::error::Error;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Starts the thread.
-pub(super) fn start(state: &Arc<LinkState>, control: &Arc<OwnedFd>, decoder: Decoder, group: u32) -> Result<(), Error> {
+pub(super) fn start(state: &Arc<LinkState>, control: &Arc<Control>, decoder: Decoder, group: u32) -> Result<(), Error> {
     let system = Error::system("starting the watcher thread");
-    socket::limit_reads(control.as_fd(), Duration::ZERO).map_err(&system)?;
+    control.limit_reads(Duration::ZERO).map_err(&system)?;
     // From here on a frame's parameters are waited for.
     state.newest();
     let (state, control) = (Arc::clone(state), Arc::clone(control));
-    let thread = std::thread::Builder::new().name("frameport".into());
-    thread.spawn(move || watch(&state, &control, decoder, group)).map(|_| ()).map_err(&system)
+    let watcher = thread::Builder::new().name("frameport".into());
+    watcher.spawn(move || watch(&state, &control, decoder, group)).map(|_| ()).map_err(&system)
 }
 
-fn watch(state: &LinkState, control: &OwnedFd, mut decoder: Decoder, group: u32) {
+fn watch(state: &LinkState, control: &Control, mut decoder: Decoder, group: u32) {
     let mut bytes = [0; 4096];
     loop {
         while let Ok(Some(message)) = decoder.decode::<ToWorker>() {
@@ -38,13 +38,13 @@ fn watch(state: &LinkState, control: &OwnedFd, mut decoder: Decoder, group: u32)
                 _ => {}
             }
         }
-        match socket::recv(control.as_fd(), &mut bytes, true) {
+        match control.recv(&mut bytes, true) {
             Ok(read) if read > 0 => decoder.push(bytes.get(..read).unwrap_or_default()),
             _ => break,
         }
     }
     state.newest().end();
     state.finish(End::HostGone);
-    std::thread::sleep(GRACE);
+    thread::sleep(GRACE);
     process::end_own_group(group);
 }

@@ -1,13 +1,14 @@
 //! A worker that speaks the protocol by hand and can therefore lie: it stores any word anywhere in what it may write.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use frameport_mem::park::Bells;
 use frameport_mem::pixels::Bytes;
 use frameport_sys::event::Doorbell;
+use frameport_sys::inherit;
 use frameport_sys::memory::{Map, Region, Writers};
-use frameport_sys::{inherit, socket};
+use frameport_sys::socket::Control;
 use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker, WaitStrategy, Welcome};
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{ENTRIES, PRODUCED, SIZES, TAKEN, blocks, page_len};
@@ -24,7 +25,7 @@ pub(crate) struct Got {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Rig {
-    pub(crate) link: OwnedFd,
+    pub(crate) link: Control,
     pub(crate) welcome: Welcome,
     /// Control regions of the host and of this worker, then for each pool: pixels, host's page, worker's page.
     pub(crate) regions: Vec<Got>,
@@ -42,7 +43,7 @@ impl Rig {
         say(&link, &ToHost::Hello(hello));
         let (mut decoder, mut handles, mut bytes) = (Decoder::default(), Vec::new(), [0; 4096]);
         let welcome = loop {
-            let read = socket::recv_with_handles(link.as_fd(), &mut bytes, &mut handles).unwrap();
+            let read = link.recv_with_handles(&mut bytes, &mut handles).unwrap();
             assert!(read > 0, "the host is gone");
             decoder.push(&bytes[..read]);
             if let Some(ToWorker::Welcome(welcome)) = decoder.decode().unwrap() {
@@ -131,7 +132,7 @@ impl Rig {
     /// Sends a message that may be none.
     pub(crate) fn say_json(&self, text: &str) {
         let bytes = [&u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
-        socket::send(self.link.as_fd(), &bytes, &[]).unwrap();
+        self.link.send(&bytes, &[]).unwrap();
     }
 
     /// Wakes the host.
@@ -140,6 +141,6 @@ impl Rig {
     }
 }
 
-pub(crate) fn say(link: &OwnedFd, message: &ToHost) {
-    socket::send(link.as_fd(), &control::encode(message).unwrap(), &[]).unwrap();
+pub(crate) fn say(link: &Control, message: &ToHost) {
+    link.send(&control::encode(message).unwrap(), &[]).unwrap();
 }

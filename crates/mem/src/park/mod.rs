@@ -25,10 +25,12 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use frameport_sys::clock::Instant;
 use frameport_sys::event::{Doorbell, Event};
 use frameport_sys::memory::Map;
+use frameport_sys::thread::{spin_loop, yield_now};
 use frameport_wire::control::WaitStrategy;
 use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARAMS, PARKED};
 
@@ -282,10 +284,10 @@ impl Bells {
         // Wraps after minutes of an endless spin, and goes on.
         for turn in std::iter::successors(Some(1_u32), |turn| Some(turn.wrapping_add(1))) {
             if turn <= eager {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
                 // Also lets the peer run when both share a core.
-                std::thread::yield_now();
+                yield_now();
             }
             if let Look::Found(found) = look()? {
                 self.learn_eager(eager, turn);

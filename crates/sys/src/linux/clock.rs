@@ -1,4 +1,6 @@
-//! The one clock of time stamps.
+//! Clocks: the one of time stamps, and the one of waits.
+
+pub use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 

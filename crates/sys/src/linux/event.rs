@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::poll::Poller;
+use super::handle::Handle;
+use super::poll::Poller;
 
 /// One side's end of the pair: the other side rings it.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Doorbell {
     ///
     /// # Errors
     /// Too many open files.
-    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub fn pair() -> io::Result<(Self, Handle)> {
         let (own, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         Ok((Self(own), theirs))
@@ -30,7 +31,7 @@ impl Doorbell {
 
     /// The other side's end, as it came.
     #[must_use]
-    pub fn adopt(handle: OwnedFd) -> Self {
+    pub fn adopt(handle: Handle) -> Self {
         Self(handle)
     }
 
@@ -94,9 +95,9 @@ impl AsFd for Event {
 ///
 /// # Errors
 /// What poll answers, interruption by a signal aside.
-pub fn wait_any(events: &[BorrowedFd<'_>], limit: Option<std::time::Duration>) -> io::Result<()> {
+pub fn wait_any(events: &[&Event], limit: Option<std::time::Duration>) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds: Vec<PollFd<'_>> = events.iter().map(|event| PollFd::new(event, PollFlags::IN)).collect();
+    let mut fds: Vec<PollFd<'_>> = events.iter().map(|event| PollFd::new(*event, PollFlags::IN)).collect();
     let limit = limit.map(|limit| Timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: limit.subsec_nanos().into(),
@@ -114,7 +115,7 @@ mod tests {
 
     fn is_readable(event: &Event) -> bool {
         let before = std::time::Instant::now();
-        wait_any(&[event.as_fd()], Some(Duration::ZERO)).unwrap();
+        wait_any(&[event], Some(Duration::ZERO)).unwrap();
         let mut found = Vec::with_capacity(4);
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::epoll::wait(&event.both, rustix::buffer::spare_capacity(&mut found), Some(&now)).unwrap();

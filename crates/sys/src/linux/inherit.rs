@@ -9,6 +9,8 @@ use std::sync::Mutex;
 
 use rustix::io::FdFlags;
 
+use super::socket::Control;
+
 /// The environment variable that names the link: `fd:N`.
 pub const VARIABLE: &str = "FRAMEPORT_LINK";
 
@@ -34,7 +36,7 @@ static TAKING: Mutex<()> = Mutex::new(());
 ///
 /// # Errors
 /// No variable, or one that names no open socket.
-pub fn take_link() -> Result<OwnedFd, InheritError> {
+pub fn take_link() -> Result<Control, InheritError> {
     let _one_at_a_time = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let value = std::env::var(VARIABLE).map_err(|_| InheritError::Absent)?;
     let invalid = |source: io::Error| InheritError::Invalid { value: value.clone(), source };
@@ -48,5 +50,5 @@ pub fn take_link() -> Result<OwnedFd, InheritError> {
     // C library at this very moment are the process's own: connecting is documented as a start-up action.
     unsafe { std::env::remove_var(VARIABLE) };
     // SAFETY: the host left this descriptor open for us alone; with the variable gone nobody takes it twice.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    Ok(Control::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }

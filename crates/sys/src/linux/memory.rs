@@ -16,6 +16,8 @@ use std::ptr::NonNull;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
+use super::handle::Handle;
+
 /// Bytes of a huge page: frames this large and larger get them.
 pub const HUGE_PAGE: usize = 2 << 20;
 
@@ -74,17 +76,17 @@ impl Region {
     ///
     /// # Errors
     /// `InvalidData` when it is no memfd, has another size, or lacks a seal.
-    pub fn adopt(fd: OwnedFd, len: usize, writers: Writers) -> io::Result<Self> {
+    pub fn adopt(handle: Handle, len: usize, writers: Writers) -> io::Result<Self> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| wrong("the region is no memfd".into()))?;
+        let seals = rustix::fs::fcntl_get_seals(&handle).map_err(|_| wrong("the region is no memfd".into()))?;
         if !seals.contains(writers.seals()) || (writers == Writers::All && seals.contains(SealFlags::FUTURE_WRITE)) {
             return Err(wrong(format!("the region's seals are {seals:?}, not {:?}", writers.seals())));
         }
-        let size = rustix::fs::fstat(&fd)?.st_size;
+        let size = rustix::fs::fstat(&handle)?.st_size;
         if usize::try_from(size).ok() != Some(len) {
             return Err(wrong(format!("the region has {size} bytes, {len} were announced")));
         }
-        Ok(Self { fd, len })
+        Ok(Self { fd: handle, len })
     }
 
     /// Another handle of the region.
@@ -93,6 +95,12 @@ impl Region {
     /// Too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()?, len: self.len })
+    }
+
+    /// The right to the region, for a peer to adopt.
+    #[must_use]
+    pub fn into_handle(self) -> Handle {
+        self.fd
     }
 
     /// Maps the region, writable if asked, and faults every page in, so that no frame pays for a page fault.

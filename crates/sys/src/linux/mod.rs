@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod event;
 pub mod futex;
+pub mod handle;
 pub mod inherit;
 pub mod isolation;
 pub mod limits;
@@ -10,3 +11,5 @@ pub mod memory;
 pub mod poll;
 pub mod process;
 pub mod socket;
+pub mod sync;
+pub mod thread;

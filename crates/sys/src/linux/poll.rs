@@ -61,11 +61,3 @@ impl AsFd for Poller {
         self.0.as_fd()
     }
 }
-
-/// Reads what `fd` has, at most `bytes.len()`; the descriptor is non-blocking. `Ok(0)` is the end.
-///
-/// # Errors
-/// `WouldBlock` when nothing is there.
-pub fn read(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *bytes))?)
-}

@@ -10,7 +10,7 @@
 //! except [`Child::reap`] before death. The group is a means to clean up, not a fence.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
@@ -24,9 +24,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 pub use rustix::process::Signal;
+pub use std::process::id;
 
 use super::inherit;
 use super::isolation::Scope;
+use super::socket::Control;
 
 /// A worker to start.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub struct Spawn {
     /// set by [`spawn`].
     pub command: Command,
     /// The worker's end of the control channel, close-on-exec here; the worker inherits it under the same number.
-    pub link: OwnedFd,
+    pub link: Control,
     /// The domain to start the worker in; it also gives up gaining privileges by `exec`. None: no isolation.
     pub scope: Option<Scope>,
     /// Where the worker's stderr and stdout go.
@@ -103,13 +105,14 @@ fn reason_is_lost() -> io::Error {
 /// Forks and executes; runs on the spawner thread only.
 fn start(s: Spawn) -> io::Result<Child> {
     let Spawn { mut command, link, scope, stderr } = s;
+    let link = OwnedFd::from(link);
     // Below 3 the standard streams would overwrite it in the child.
     let link = if link.as_raw_fd() < 3 { fcntl_dupfd_cloexec(&link, 3)? } else { link };
     let (output, pipe) = match stderr {
         Stderr::Piped => {
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
             rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-            (Some(theirs), Some(ours))
+            (Some(theirs), Some(StderrPipe(ours)))
         }
         // A host without a stderr gets workers without one.
         Stderr::Inherit => (fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).ok(), None),
@@ -132,7 +135,7 @@ fn start(s: Spawn) -> io::Result<Child> {
 }
 
 /// Takes charge of a child that has just been started.
-fn adopt(child: &std::process::Child, host: Pid, stderr: Option<OwnedFd>) -> io::Result<Child> {
+fn adopt(child: &std::process::Child, host: Pid, stderr: Option<StderrPipe>) -> io::Result<Child> {
     let pid = Pid::from_child(child);
     let mut adopted = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Child { pid, pidfd, host, stderr, reaped: None },
@@ -206,14 +209,15 @@ fn close_on_exec_one_by_one() -> io::Result<()> {
     Ok(())
 }
 
-/// A started worker process and the group it leads. Dropping it before it was reaped kills the group.
+/// A started worker process and the group it leads. Dropping it before it was reaped kills the group. Its descriptor polls
+/// readable as soon as the worker is dead.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
     /// The process that started it; a fork of that process has a copy of this value, but no child.
     host: Pid,
-    stderr: Option<OwnedFd>,
+    stderr: Option<StderrPipe>,
     reaped: Option<Exit>,
 }
 
@@ -223,14 +227,13 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// A descriptor that polls readable as soon as the worker is dead.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
+    fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// The non-blocking read end of the worker's stderr and stdout, once, if they are [`Stderr::Piped`]. End-of-file comes
+    /// The read end of the worker's stderr and stdout, once, if they are [`Stderr::Piped`]. End-of-file comes
     /// when the last process that inherited them is gone, which may be later than the worker's death.
-    pub fn take_stderr(&mut self) -> Option<OwnedFd> {
+    pub fn take_stderr(&mut self) -> Option<StderrPipe> {
         self.stderr.take()
     }
 
@@ -326,6 +329,12 @@ impl Child {
     }
 }
 
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd()
+    }
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         if self.reaped.is_some() || self.signal_group(Signal::KILL).is_err() {
@@ -335,6 +344,32 @@ impl Drop for Child {
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&second));
         let _ = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}
+
+/// The read end of what a worker writes to stderr and stdout.
+#[derive(Debug)]
+pub struct StderrPipe(OwnedFd);
+
+impl StderrPipe {
+    /// Reads what is there, at most `bytes.len()`. `Ok(0)` is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there.
+    pub fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(retry_on_intr(|| rustix::io::read(&self.0, &mut *bytes))?)
+    }
+}
+
+impl AsFd for StderrPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<StderrPipe> for OwnedFd {
+    fn from(pipe: StderrPipe) -> Self {
+        pipe.0
     }
 }
 

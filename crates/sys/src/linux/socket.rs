@@ -9,7 +9,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -18,158 +18,188 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Most descriptors one message carries.
+use super::handle::Handle;
+
+/// Most handles one message carries.
 pub const MAX_HANDLES: usize = 128;
 
-/// Two connected ends, both close-on-exec.
-///
-/// # Errors
-/// Too many open files.
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
-}
+/// One end of a control channel.
+#[derive(Debug)]
+pub struct Control(OwnedFd);
 
-/// Sends all of `bytes`, the handles with the first of them. Blocks no longer than the peer takes to make room, and
-/// not at all for an amount the socket's buffer holds.
-///
-/// # Errors
-/// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if handles.len() > MAX_HANDLES || (!handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(handles))) {
-        return Err(io::ErrorKind::InvalidInput.into());
+impl Control {
+    /// Two connected ends, both close-on-exec.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(one), Self(other)))
     }
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let sent =
-            rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, flags))?;
-        control.clear();
-        rest = rest.get(sent..).unwrap_or_default();
+
+    /// Sends all of `bytes`, the handles with the first of them. Blocks no longer than the peer takes to make room, and
+    /// not at all for an amount the socket's buffer holds.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles.
+    pub fn send(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let fds: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if handles.len() > MAX_HANDLES || (!handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)))
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let sent = rustix::io::retry_on_intr(|| {
+                rustix::net::sendmsg(&self.0, &[IoSlice::new(rest)], &mut control, flags)
+            })?;
+            control.clear();
+            rest = rest.get(sent..).unwrap_or_default();
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Sends what there is room for and returns how much that was.
-///
-/// # Errors
-/// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone.
-pub fn send_some(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, flags))?)
-}
-
-/// Waits until there is room to send, or the peer is gone, `limit` at most.
-///
-/// # Errors
-/// No memory.
-pub fn await_room(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
-    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
-    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::OUT)], Some(&limit)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    /// Sends what there is room for and returns how much that was.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone.
+    pub fn send_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, flags))?)
     }
-}
 
-/// Reads what is there, without room for descriptors. `Ok(0)` is the end.
-///
-/// # Errors
-/// `WouldBlock` when nothing is there and `wait` is false; `ConnectionReset` and the like.
-pub fn recv(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> io::Result<usize> {
-    let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-    Ok(rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut *bytes, flags))?.1)
-}
-
-/// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
-///
-/// # Errors
-/// A limit beyond what the system can count.
-pub fn limit_reads(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
-    let limit = (!limit.is_zero()).then_some(limit);
-    Ok(rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, limit)?)
-}
-
-/// Reads what is there, waiting for it, with the descriptors that came along. `Ok(0)` is the end.
-///
-/// # Errors
-/// `InvalidData` when descriptors were lost on the way, as happens at the limit of open files; those that arrived are
-/// closed.
-pub fn recv_with_handles(socket: BorrowedFd<'_>, bytes: &mut [u8], handles: &mut Vec<OwnedFd>) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES + 1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            handles.extend(fds);
+    /// Waits until there is room to send, or the peer is gone, `limit` at most.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn await_room(&self, limit: Duration) -> io::Result<()> {
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
-    if got.flags.contains(ReturnFlags::CTRUNC) {
-        handles.clear();
-        let why = "file descriptors were lost on their way: raise the limit of open files (ulimit -n)";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+
+    /// Reads what is there, without room for descriptors. `Ok(0)` is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there and `wait` is false; `ConnectionReset` and the like.
+    pub fn recv(&self, bytes: &mut [u8], wait: bool) -> io::Result<usize> {
+        let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        Ok(rustix::io::retry_on_intr(|| rustix::net::recv(&self.0, &mut *bytes, flags))?.1)
     }
-    Ok(got.bytes)
+
+    /// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
+    ///
+    /// # Errors
+    /// A limit beyond what the system can count.
+    pub fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        let limit = (!limit.is_zero()).then_some(limit);
+        Ok(rustix::net::sockopt::set_socket_timeout(&self.0, rustix::net::sockopt::Timeout::Recv, limit)?)
+    }
+
+    /// Reads what is there, waiting for it, with the descriptors that came along. `Ok(0)` is the end.
+    ///
+    /// # Errors
+    /// `InvalidData` when descriptors were lost on the way, as happens at the limit of open files; those that arrived are
+    /// closed.
+    pub fn recv_with_handles(&self, bytes: &mut [u8], handles: &mut Vec<Handle>) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES + 1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                handles.extend(fds);
+            }
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            handles.clear();
+            let why = "file descriptors were lost on their way: raise the limit of open files (ulimit -n)";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(got.bytes)
+    }
+}
+
+impl From<OwnedFd> for Control {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+impl From<Control> for OwnedFd {
+    fn from(control: Control) -> Self {
+        control.0
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn handles_reach_the_worker_and_never_the_host() {
-        let (host, worker) = pair().unwrap();
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let (host, worker) = Control::pair().unwrap();
+        let file = || Handle::from(std::fs::File::open("/proc/self/exe").unwrap());
         let mut bytes = [0; 8];
-        send(host.as_fd(), b"hi", &[file.as_fd(), file.as_fd()]).unwrap();
+        host.send(b"hi", &[file(), file()]).unwrap();
         let mut handles = Vec::new();
-        assert_eq!(recv_with_handles(worker.as_fd(), &mut bytes, &mut handles).unwrap(), 2);
+        assert_eq!(worker.recv_with_handles(&mut bytes, &mut handles).unwrap(), 2);
         assert_eq!(handles.len(), 2);
 
-        send(worker.as_fd(), b"yo", &[file.as_fd()]).unwrap();
+        worker.send(b"yo", &[file()]).unwrap();
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        assert_eq!(recv(host.as_fd(), &mut bytes, false).unwrap(), 2);
+        assert_eq!(host.recv(&mut bytes, false).unwrap(), 2);
         assert_eq!(std::fs::read_dir("/proc/self/fd").unwrap().count(), before);
     }
 
     #[test]
     fn a_peer_that_never_reads_blocks_nobody() {
-        let (host, _worker) = pair().unwrap();
+        let (host, _worker) = Control::pair().unwrap();
         let lots = vec![0; 64 * 1024];
-        let end = (0..1000).find_map(|_| send(host.as_fd(), &lots, &[]).err()).unwrap();
+        let end = (0..1000).find_map(|_| host.send(&lots, &[]).err()).unwrap();
         assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
     fn room_is_told_and_awaited() {
-        let (host, worker) = pair().unwrap();
+        let (host, worker) = Control::pair().unwrap();
         let lots = vec![7; 64 * 1024];
         let mut sent = 0;
-        while let Ok(some) = send_some(host.as_fd(), &lots) {
+        while let Ok(some) = host.send_some(&lots) {
             sent += some;
         }
         let reader = std::thread::spawn(move || {
             let (mut got, mut bytes) = (0, [0; 4096]);
             while got < sent + 1 {
-                got += recv(worker.as_fd(), &mut bytes, true).unwrap();
+                got += worker.recv(&mut bytes, true).unwrap();
             }
             worker
         });
-        await_room(host.as_fd(), Duration::from_secs(60)).unwrap();
-        assert_eq!(send_some(host.as_fd(), b"x").unwrap(), 1);
+        host.await_room(Duration::from_secs(60)).unwrap();
+        assert_eq!(host.send_some(b"x").unwrap(), 1);
         drop(reader.join().unwrap());
-        await_room(host.as_fd(), Duration::from_secs(60)).unwrap();
-        assert_eq!(send_some(host.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        host.await_room(Duration::from_secs(60)).unwrap();
+        assert_eq!(host.send_some(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn a_closed_peer_is_an_end_and_a_broken_pipe() {
-        let (host, worker) = pair().unwrap();
+        let (host, worker) = Control::pair().unwrap();
         drop(worker);
-        assert_eq!(recv(host.as_fd(), &mut [0; 8], true).unwrap(), 0);
-        assert_eq!(send(host.as_fd(), b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(host.recv(&mut [0; 8], true).unwrap(), 0);
+        assert_eq!(host.send(b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

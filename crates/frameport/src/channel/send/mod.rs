@@ -9,12 +9,13 @@ mod group;
 mod member;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
 use frameport_sys::clock::now_ns;
+use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
