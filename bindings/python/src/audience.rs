@@ -28,7 +28,7 @@ impl Audience {
     fn lend(slf: &Bound<'_, Self>) -> PyResult<Py<Loan>> {
         let (py, this) = (slf.py(), slf.get());
         let loan = this.core.loan().map_err(|error| to_py(py, &error))?;
-        Loan::make(py, loan, this.spec.clone_ref(py), Lender::Audience(slf.clone().unbind()), None)
+        Loan::make(py, loan, Lender::Audience(slf.clone().unbind()), None)
     }
 }
 

@@ -48,10 +48,17 @@ impl Channel {
         self.owned.port.sends()
     }
 
-    /// What travels.
+    /// What travels now; a frame's own `spec` tells what it is.
     #[getter]
-    fn spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
+    fn spec(&self, py: Python<'_>) -> PyResult<Spec> {
         self.owned.port.spec(py)
+    }
+
+    /// Another spec for what travels from now on: a new pool; what was sent before stays what it is. A worker asks its host
+    /// for it, which may refuse (ConfigError).
+    #[pyo3(signature = (spec, timeout=None))]
+    fn change_spec(&self, py: Python<'_>, spec: &Spec, timeout: Option<f64>) -> PyResult<()> {
+        self.owned.port.change_spec(py, spec, timeout)
     }
 
     /// "lossless", "latest" or `frameport.newest(n)`.

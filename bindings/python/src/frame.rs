@@ -32,6 +32,8 @@ pub(crate) struct Frame {
 /// What a reply copies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
+    /// The pool it lay in: an answer is of the spec that goes with that.
+    pub(crate) pool: u32,
     pub(crate) seq: u64,
     pub(crate) timestamp_ns: u64,
     pub(crate) pts: Option<i64>,
@@ -49,8 +51,10 @@ enum Meta {
 }
 
 impl Frame {
-    pub(crate) fn make(py: Python<'_>, frame: frameport::Frame, spec: Py<Spec>) -> PyResult<Py<Self>> {
+    pub(crate) fn make(py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Self>> {
+        let spec = Spec::of_pool(py, frame.pool_note(), frame.spec())?;
         let stamp = Stamp {
+            pool: frame.pool_id(),
             seq: frame.seq(),
             timestamp_ns: frame.timestamp_ns(),
             pts: frame.pts(),

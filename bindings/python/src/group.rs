@@ -4,7 +4,6 @@
 //! go of the interpreter lock, and so does the end. *A hostile worker* harms the frames it was given.
 
 use std::ffi::OsString;
-use std::sync::{Mutex, PoisonError};
 
 use frameport::{Outcome, Redeliver, Step};
 use pyo3::prelude::*;
@@ -12,7 +11,6 @@ use pyo3::prelude::*;
 use crate::error::{exception, to_py};
 use crate::frame::Frame;
 use crate::loan::{Lender, Loan};
-use crate::spec::Spec;
 use crate::wait::wait;
 use crate::worker::{Options, Wanted, describe};
 
@@ -21,9 +19,6 @@ use crate::worker::{Options, Wanted, describe};
 #[derive(Debug)]
 pub(crate) struct Group {
     core: frameport::Group,
-    input: Py<Spec>,
-    /// That of the last answer, where it is another.
-    output: Mutex<Option<Py<Spec>>>,
 }
 
 /// What `frameport.map()` wants of a group.
@@ -43,7 +38,6 @@ pub(crate) fn group(
     py: Python<'_>,
     command: Vec<OsString>,
     channels: Vec<Wanted>,
-    input: Py<Spec>,
     options: Options,
     rules: Rules,
 ) -> PyResult<Group> {
@@ -64,27 +58,12 @@ pub(crate) fn group(
         builder = builder.window(window);
     }
     let core = wait(py, None, |until| builder.spawn_until(until))?;
-    Ok(Group { core, input, output: Mutex::new(None) })
+    Ok(Group { core })
 }
 
 impl Group {
     pub(crate) fn core(&self) -> &frameport::Group {
         &self.core
-    }
-
-    /// The spec of an answer: a reply in place has the input's, another what the worker states.
-    fn spec_of(&self, py: Python<'_>, frame: &frameport::Frame) -> PyResult<Py<Spec>> {
-        if self.input.get().core == *frame.spec() {
-            return Ok(self.input.clone_ref(py));
-        }
-        let known = self.output.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|spec| spec.clone_ref(py));
-        if let Some(known) = known.filter(|known| known.get().core == *frame.spec()) {
-            return Ok(known);
-        }
-        let new = Py::new(py, Spec::of(py, frame.spec().clone())?)?;
-        let before = self.output.lock().unwrap_or_else(PoisonError::into_inner).replace(new.clone_ref(py));
-        drop(before);
-        Ok(new)
     }
 }
 
@@ -109,17 +88,14 @@ impl Group {
             None => wait(py, None, |until| this.core.step_until(until))?,
         };
         match step {
-            Step::Outcome(Outcome::Answer { frame, .. }) => {
-                let spec = this.spec_of(py, &frame)?;
-                Ok(Frame::make(py, frame, spec)?.into_any())
-            }
+            Step::Outcome(Outcome::Answer { frame, .. }) => Ok(Frame::make(py, frame)?.into_any()),
             Step::Outcome(Outcome::Lost { seq, why }) => {
                 let why = to_py(py, &why).into_value(py);
                 Ok((seq, why).into_pyobject(py)?.into_any().unbind())
             }
             Step::Room(loan) => {
                 let lender = Lender::Group(slf.clone().unbind());
-                Ok(Loan::make(py, loan, this.input.clone_ref(py), lender, None)?.into_any())
+                Ok(Loan::make(py, loan, lender, None)?.into_any())
             }
             _ => Err(exception(py, "FrameportError", "an outcome this package does not know")),
         }

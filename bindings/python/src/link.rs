@@ -39,9 +39,9 @@ pub(crate) fn connect(py: Python<'_>, output: Option<Py<Spec>>) -> PyResult<Link
         builder = builder.output(&output.get().core);
     }
     let core = ManuallyDrop::new(py.detach(|| builder.connect()).map_err(|error| to_py(py, &error))?);
-    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, true));
-    let sent = core.senders().map(|sender| Port::sending(py, sender, true));
-    let ports = received.chain(sent).collect::<PyResult<_>>()?;
+    let received = core.receivers().map(|receiver| Port::receiving(receiver, true));
+    let sent = core.senders().map(|sender| Port::sending(sender, true));
+    let ports = received.chain(sent).collect();
     Ok(Link { core, ports })
 }
 
@@ -193,14 +193,21 @@ impl Link {
 
     /// What comes in; None if nothing does.
     #[getter]
-    fn input_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.first(py, false).ok()?.spec(py)
+    fn input_spec(&self, py: Python<'_>) -> Option<Spec> {
+        self.first(py, false).ok()?.spec(py).ok()
     }
 
     /// What goes out; None if nothing does.
     #[getter]
-    fn output_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.first(py, true).ok()?.spec(py)
+    fn output_spec(&self, py: Python<'_>) -> Option<Spec> {
+        self.first(py, true).ok()?.spec(py).ok()
+    }
+
+    /// Another spec for what this worker sends from now on (on its first channel): its host makes a new pool, or refuses
+    /// (ConfigError). Answers to frames sent before a change by the host are of the spec that went with them.
+    #[pyo3(signature = (spec, timeout=None))]
+    fn change_spec(&self, py: Python<'_>, spec: &Spec, timeout: Option<f64>) -> PyResult<()> {
+        self.first(py, true)?.change_spec(py, spec, timeout)
     }
 
     /// Replies in place that had to be copied because a view of the frame was alive.

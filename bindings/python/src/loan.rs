@@ -66,11 +66,11 @@ impl Loan {
     pub(crate) fn make(
         py: Python<'_>,
         loan: frameport::FrameMut,
-        spec: Py<Spec>,
         lender: Lender,
         stamp: Option<Stamp>,
     ) -> PyResult<Py<Self>> {
-        let copied = stamp.map(|Stamp { seq, timestamp_ns, pts, duration }| Fields {
+        let spec = Spec::of_pool(py, loan.pool_note(), loan.spec())?;
+        let copied = stamp.map(|Stamp { seq, timestamp_ns, pts, duration, .. }| Fields {
             seq: Some(seq),
             timestamp_ns: Some(timestamp_ns),
             pts,

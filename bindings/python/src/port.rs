@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use frameport::{Delivery, Error, Receiver, Sender};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::channel::Channel;
@@ -22,8 +21,6 @@ use crate::wait::{Patience, wait};
 #[derive(Debug)]
 pub(crate) struct Port {
     end: End,
-    /// What may travel here: the channel's own spec first, then those of answers in place.
-    specs: Vec<Py<Spec>>,
     /// This process is the worker.
     pub(crate) of_worker: bool,
     patience: Patience,
@@ -49,14 +46,12 @@ impl Owned {
 }
 
 impl Port {
-    pub(crate) fn sending(py: Python<'_>, sender: Sender, of_worker: bool) -> PyResult<Arc<Self>> {
-        let specs = vec![Py::new(py, Spec::of(py, sender.spec())?)?];
-        Ok(Arc::new(Self { end: End::Send(sender), specs, of_worker, patience: Patience::default() }))
+    pub(crate) fn sending(sender: Sender, of_worker: bool) -> Arc<Self> {
+        Arc::new(Self { end: End::Send(sender), of_worker, patience: Patience::default() })
     }
 
-    pub(crate) fn receiving(py: Python<'_>, receiver: Receiver, of_worker: bool) -> PyResult<Arc<Self>> {
-        let specs = receiver.specs().map(|spec| Py::new(py, Spec::of(py, spec)?)).collect::<PyResult<_>>()?;
-        Ok(Arc::new(Self { end: End::Recv(receiver), specs, of_worker, patience: Patience::default() }))
+    pub(crate) fn receiving(receiver: Receiver, of_worker: bool) -> Arc<Self> {
+        Arc::new(Self { end: End::Recv(receiver), of_worker, patience: Patience::default() })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -95,8 +90,23 @@ impl Port {
     }
 
     /// The channel's own spec.
-    pub(crate) fn spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.specs.first().map(|spec| spec.clone_ref(py))
+    pub(crate) fn spec(&self, py: Python<'_>) -> PyResult<Spec> {
+        let spec = match &self.end {
+            End::Send(sender) => sender.spec(),
+            End::Recv(receiver) => receiver.spec(),
+        };
+        Spec::of(py, spec)
+    }
+
+    /// Another spec for what travels from now on.
+    pub(crate) fn change_spec(&self, py: Python<'_>, spec: &Spec, timeout: Option<f64>) -> PyResult<()> {
+        let limit = seconds("timeout", timeout)?;
+        match &self.end {
+            End::Send(sender) => {
+                wait(py, limit.or(sender.deadline()), |until| sender.change_spec_until(spec.core.clone(), until))
+            }
+            End::Recv(receiver) => wait(py, limit, |until| receiver.change_spec_until(spec.core.clone(), until)),
+        }
     }
 
     pub(crate) fn sender(&self, py: Python<'_>) -> PyResult<&Sender> {
@@ -129,13 +139,13 @@ impl Port {
                 wait(py, limit, |until| receiver.recv_until(until))?
             }
         };
-        self.show(py, frame)
+        Frame::make(py, frame)
     }
 
     /// The next frame, if one is there.
     pub(crate) fn try_receive(&self, py: Python<'_>) -> PyResult<Option<Py<Frame>>> {
         let frame = self.receiver(py)?.try_recv().map_err(|error| to_py(py, &error))?;
-        frame.map(|frame| self.show(py, frame)).transpose()
+        frame.map(|frame| Frame::make(py, frame)).transpose()
     }
 
     /// Sends the very slot of a received frame back.
@@ -147,12 +157,6 @@ impl Port {
             return wait(py, None, |until| sender.send_back_until(core, until));
         }
         sender.send_back(core).map_err(|error: Error| to_py(py, &error))
-    }
-
-    fn show(&self, py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Frame>> {
-        let spec = self.specs.get(frame.source()).or(self.specs.first());
-        let spec = spec.ok_or_else(|| PyValueError::new_err("a channel without a spec"))?.clone_ref(py);
-        Frame::make(py, frame, spec)
     }
 }
 
@@ -168,18 +172,22 @@ impl Owned {
     }
 
     fn show_loan(&self, py: Python<'_>, loan: frameport::FrameMut, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
-        let spec = self.port.spec(py).ok_or_else(|| PyValueError::new_err("a channel without a spec"))?;
-        Loan::make(py, loan, spec, Lender::Channel(self.clone_ref(py)), stamp)
+        Loan::make(py, loan, Lender::Channel(self.clone_ref(py)), stamp)
     }
 
     /// A slot to fill, waiting for one as long as `timeout` or the sender's own deadline says.
     pub(crate) fn lend(&self, py: Python<'_>, timeout: Option<f64>, stamp: Option<Stamp>) -> PyResult<Py<Loan>> {
         let sender = self.port.sender(py)?;
-        let loan = match sender.loan_if_free() {
+        let answers = stamp.map(|stamp| stamp.pool);
+        let free = answers.map_or_else(|| sender.loan_if_free(), |pool| sender.loan_for_if_free(pool));
+        let loan = match free {
             Ok(Some(loan)) => loan,
             Ok(None) => {
                 let limit = seconds("timeout", timeout)?.or(sender.deadline());
-                wait(py, limit, |until| sender.loan_until(until))?
+                wait(py, limit, |until| match answers {
+                    Some(pool) => sender.loan_for_until(pool, until),
+                    None => sender.loan_until(until),
+                })?
             }
             Err(error) => return Err(to_py(py, &error)),
         };

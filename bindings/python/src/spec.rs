@@ -3,6 +3,7 @@
 //! *Who calls it*: users, and every frame, link and worker that shows its own. *Invariants*: a `Spec` in hand has a
 //! layout: a wrong number is an error of the constructor.
 
+use frameport::PoolNote;
 use frameport::spec::{BytesSpec, Colour, DType, PixelFormat, PlaneGeometry, TensorSpec, VideoSpec};
 use frameport::spec::{Layout, Spec as CoreSpec};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -59,6 +60,18 @@ impl Spec {
         let core = core.into();
         let layout = core.layout().map_err(|error| to_py(py, &error.into()))?;
         Ok(Self { core, layout })
+    }
+
+    /// The spec of the frames of a pool: one object for all of them.
+    pub(crate) fn of_pool(py: Python<'_>, note: &PoolNote, core: &CoreSpec) -> PyResult<Py<Self>> {
+        let known = || note.get().and_then(|known| known.downcast_ref::<Py<Self>>()).map(|known| known.clone_ref(py));
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let new = Py::new(py, Self::of(py, core.clone())?)?;
+        // Made beforehand: nothing of Python's runs while another thread waits for it. Whoever was first is everybody's.
+        let _ = note.set(Box::new(new.clone_ref(py)));
+        Ok(known().unwrap_or(new))
     }
 
     fn video(&self) -> Option<&VideoSpec> {

@@ -77,9 +77,9 @@ pub(crate) fn spawn(
 ) -> PyResult<Worker> {
     let builder = describe(py, &command, &channels, options)?;
     let core = wait(py, None, |until| builder.spawn_until(until))?;
-    let sent = core.senders().map(|sender| Port::sending(py, sender, false));
-    let received = core.receivers().map(|receiver| Port::receiving(py, receiver, false));
-    let ports = sent.chain(received).collect::<PyResult<_>>()?;
+    let sent = core.senders().map(|sender| Port::sending(sender, false));
+    let received = core.receivers().map(|receiver| Port::receiving(receiver, false));
+    let ports = sent.chain(received).collect();
     Ok(Worker { core, ports })
 }
 
@@ -321,14 +321,23 @@ impl Worker {
 
     /// What goes to the worker; None if nothing does.
     #[getter]
-    fn input_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.first(py, true).ok()?.spec(py)
+    fn input_spec(&self, py: Python<'_>) -> Option<Spec> {
+        self.first(py, true).ok()?.spec(py).ok()
     }
 
     /// What comes back, as asked for or as the worker stated; None if nothing does.
     #[getter]
-    fn output_spec(&self, py: Python<'_>) -> Option<Py<Spec>> {
-        self.first(py, false).ok()?.spec(py)
+    fn output_spec(&self, py: Python<'_>) -> Option<Spec> {
+        self.first(py, false).ok()?.spec(py).ok()
+    }
+
+    /// Another spec for what goes to the worker from now on (on the first channel), and for what comes back where that had the
+    /// same: new pools; what was sent before stays what it is. `channel(name).change_spec()` changes one channel.
+    #[pyo3(signature = (spec, timeout=None))]
+    fn change_spec(&self, py: Python<'_>, spec: &Spec, timeout: Option<f64>) -> PyResult<()> {
+        let deadline = self.first(py, true)?.sender(py)?.deadline();
+        let limit = seconds("timeout", timeout)?.or(deadline);
+        wait(py, limit, |until| self.core.change_spec_until(spec.core.clone(), until))
     }
 
     /// How far the worker is kept from other processes: "none", "host-hidden" or "scoped".

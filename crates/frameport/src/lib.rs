@@ -58,6 +58,8 @@ pub use frameport_wire::spec;
 pub use group::{Group, GroupBuilder, GroupStats, MemberStats, Outcome, Redeliver, Step};
 pub use holders::{Exhausted, Holder, Peer, SlotHolder};
 pub use host::{Event, Params, Stats, Worker, WorkerBuilder};
+#[doc(hidden)]
+pub use pool::PoolNote;
 pub use select::select;
 pub use trace::traces_views;
 pub use worker::{Link, LinkBuilder};

@@ -100,8 +100,8 @@ impl Ends {
     /// Sends a filled slot over the channel it was loaned from.
     pub(crate) fn send_out(&self, state: &Arc<LinkState>, frame: FrameMut) -> Result<u64, Error> {
         let end = match &frame.home {
-            Home::Channel(end) if Arc::ptr_eq(&end.state, state) => Arc::clone(end),
-            Home::Channel(end) => {
+            Home::Channel { end, .. } if Arc::ptr_eq(&end.state, state) => Arc::clone(end),
+            Home::Channel { end, .. } => {
                 let what = format!("this frame was loaned from '{}', not from '{}'", end.state.name(), state.name());
                 return Err(Error::Format { what });
             }

@@ -4,7 +4,8 @@
 //! and sealed by the host before the worker starts to use it; slot numbers are checked against it before they become
 //! an address. *A hostile peer* can write pixels at any time; it has no say in any size.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
 use frameport_mem::page::{OwnPage, PeerPage};
 use frameport_mem::pixels::Bytes;
@@ -17,8 +18,11 @@ use frameport_wire::spec::{ImageView, Layout, Spec};
 
 use crate::error::Error;
 
+/// A place for what a binding keeps for each pool, whose frames have one spec.
+#[doc(hidden)]
+pub type PoolNote = OnceLock<Box<dyn Any + Send + Sync>>;
+
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) decl: control::Pool,
     pub(crate) spec: Spec,
@@ -27,6 +31,14 @@ pub(crate) struct Pool {
     pub(crate) own: OwnPage,
     pub(crate) peer: PeerPage,
     pixels: Arc<Map>,
+    /// What a binding keeps for it.
+    pub(crate) note: PoolNote,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("decl", &self.decl).field("spec", &self.spec).finish_non_exhaustive()
+    }
 }
 
 /// The memory of an audience: one pool that many workers read.
@@ -44,6 +56,13 @@ pub(crate) struct Handles {
     pub(crate) pixels: Region,
     pub(crate) host_page: Region,
     pub(crate) worker_page: Region,
+}
+
+impl Handles {
+    /// In the order of the welcome.
+    pub(crate) fn into_vec(self) -> Vec<Handle> {
+        [self.pixels, self.host_page, self.worker_page].map(Region::into_handle).into()
+    }
 }
 
 /// The sizes of a pool for `slots` frames of `spec`.
@@ -165,7 +184,7 @@ impl Pool {
         match (own, peer) {
             (Some(own), Some(peer)) if fits => {
                 let view = layout.image_view();
-                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels })
+                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels, note: PoolNote::new() })
             }
             _ => Err(Error::Protocol { what: format!("the pool announced for {spec} does not hold it") }),
         }

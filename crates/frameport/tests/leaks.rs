@@ -81,6 +81,8 @@ fn nothing_is_left_behind() {
     host.args(["worker_process", "--exact", "--nocapture", "--quiet"]).env(ROLE, "host_with_few_files");
     assert!(host.status().unwrap().success());
     check("hosts with few descriptors");
+    changes_of_spec();
+    check("changes of spec");
     frames_on_other_threads();
     check("frames that outlived their worker on other threads");
     many_frames();
@@ -96,6 +98,29 @@ fn links_that_come_and_go() {
         assert_eq!(worker.stop().unwrap(), Exit::Code(0));
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
         assert!(is_picture(kept.payload(), 7), "a frame outlives its worker");
+    }
+}
+
+/// Neither side keeps more than two pools of a channel, nor descriptors of any.
+fn changes_of_spec() {
+    let worker = small_worker("reply").spawn().unwrap();
+    let of_worker = format!("/proc/{}", worker.pid());
+    let worker_has = || {
+        let maps = std::fs::read_to_string(format!("{of_worker}/maps")).unwrap();
+        (std::fs::read_dir(format!("{of_worker}/fd")).unwrap().count(), maps.matches("memfd:frameport").count())
+    };
+    // Two control regions, and three of each pool.
+    let (files, first) = (worker_has().0, (open_files(), mapped_regions()));
+    assert_eq!((first.1, worker_has().1), (8, 8));
+    for turn in 0..300 {
+        worker.change_spec(VideoSpec::new(PixelFormat::Gray, 50 + turn % 7, 40)).unwrap();
+        worker.send(worker.loan().unwrap()).unwrap();
+        let answer = worker.recv().unwrap();
+        assert!(is_picture(answer.payload(), u64::from(turn) + 7));
+        drop(answer);
+        assert!(mapped_regions() <= 14 && open_files() == first.0, "{} and {}", mapped_regions(), open_files());
+        let (open, maps) = worker_has();
+        assert!(maps <= 14 && open <= files, "the worker has {maps} and {open}");
     }
 }
 

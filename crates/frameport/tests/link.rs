@@ -139,7 +139,7 @@ fn a_reply_that_cannot_be_sent_gives_its_slot_back() {
 fn a_worker_that_states_another_output_gets_it() {
     let worker = small_worker("upscale").spawn().unwrap();
     let spec = VideoSpec::new(PixelFormat::Gray, 640, 480).into();
-    assert_eq!(worker.output_spec(), Some(&spec));
+    assert_eq!(worker.output_spec().as_ref(), Some(&spec));
     worker.send(worker.loan().unwrap()).unwrap();
     let back = worker.recv().unwrap();
     assert_eq!(back.spec(), &spec);

@@ -32,6 +32,23 @@ pub enum ToHost {
     Bye,
     /// Something for the host's log.
     Event(Event),
+    /// The worker has a [`NewPool`]: frames may come in it.
+    Joined {
+        /// Its number.
+        pool: u32,
+    },
+    /// No frame will come any more in this older pool of the worker's, whose slots are all home.
+    Left {
+        /// Its number.
+        pool: u32,
+    },
+    /// The worker wants to send something else from now on.
+    Respec {
+        /// Index of an out channel.
+        channel: usize,
+        /// What it wants to send there.
+        spec: Spec,
+    },
     /// A message of a later version.
     #[serde(other)]
     Unknown,
@@ -57,9 +74,42 @@ pub enum ToWorker {
         /// All of them.
         values: Map<String, Value>,
     },
+    /// From now on a channel has frames of another spec; carries the file descriptors of the pool's pixels, the host's page
+    /// and the worker's page with its first byte.
+    Pool(NewPool),
+    /// An older pool of the host's is home: no frame will come in it. For one of the worker's: nothing more is to be loaned
+    /// from it.
+    Retire {
+        /// Its number.
+        pool: u32,
+    },
+    /// The answer to a [`ToHost::Respec`] that is not granted.
+    Denied {
+        /// Index of the channel.
+        channel: usize,
+        /// What was wrong and what to do.
+        reason: String,
+    },
     /// A message of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// A pool for frames of another spec, beside those a channel has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewPool {
+    /// Index of the channel in the welcome.
+    pub channel: usize,
+    /// What travels in it.
+    pub spec: Spec,
+    /// Its memory; numbers rise.
+    pub pool: Pool,
+    /// Of an out channel: the first pool whose frames are answered from it; 0 for at once.
+    #[serde(default)]
+    pub answers: u32,
+    /// Of an in channel: indices of the out channels on which its slots may go back in place.
+    #[serde(default)]
+    pub returns: Vec<usize>,
 }
 
 /// A worker's introduction.

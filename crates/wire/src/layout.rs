@@ -59,6 +59,8 @@ pub const MAX_CHANNELS: usize = 31;
 pub const BY_EVENT: u64 = 1 << 63;
 /// Most slots a pool may have.
 pub const MAX_SLOTS: u32 = 1024;
+/// Most slots that may travel on a ring: two pools of each channel of a link.
+const MOST_TRAVELLERS: u32 = 2 * MAX_SLOTS * MAX_CHANNELS as u32;
 
 /// Sizes both sides compare in the hello, so that builds that disagree say so instead of reading wrong words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +91,7 @@ pub const fn slot_bit(n: usize) -> u64 {
 /// Entries of a ring on which `travellers` slots may be at once: the next power of two.
 #[must_use]
 pub fn ring_capacity(travellers: u32) -> usize {
-    (travellers.clamp(1, 2 * MAX_SLOTS) as usize).next_power_of_two()
+    (travellers.clamp(1, MOST_TRAVELLERS) as usize).next_power_of_two()
 }
 
 /// Bytes of a channel block with `capacity` entries.
@@ -161,6 +163,6 @@ mod tests {
     #[test]
     fn a_ring_has_room_for_every_slot_that_may_travel_on_it() {
         assert_eq!([0, 1, 3, 4, 9].map(ring_capacity), [1, 1, 4, 4, 16]);
-        assert_eq!(ring_capacity(u32::MAX), 2 * MAX_SLOTS as usize);
+        assert_eq!(ring_capacity(u32::MAX), 65_536, "two full pools of every channel");
     }
 }

@@ -114,7 +114,7 @@ def run(
     spec = spec or spec_of(first)
     back = spec if isinstance(output, EllipsisType) else output
     channels: list[tuple[str, bool, Spec, Delivery]] = [("in", True, spec, "lossless"), ("out", False, back, "lossless")]
-    group = _native.group(command, channels, spec, options, rules)
+    group = _native.group(command, channels, options, rules)
     try:
         while True:
             try:

@@ -34,7 +34,7 @@ impl Crew {
 
     pub(super) fn specs(&self) -> [Option<Spec>; 2] {
         match self {
-            Self::One(worker) => [worker.input_spec().cloned(), worker.output_spec().cloned()],
+            Self::One(worker) => [worker.input_spec(), worker.output_spec()],
             Self::Many(group) => [group.input_spec(), group.output_spec()],
         }
     }

@@ -36,10 +36,34 @@ impl Sender {
         self.end.name()
     }
 
-    /// What travels.
+    /// What travels now: what a slot that is loaned next is to become.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.end.pool.spec
+    pub fn spec(&self) -> Spec {
+        self.end.pool().spec.clone()
+    }
+
+    /// Sends frames of another spec from now on: a new pool, beside which the old one stays until its last frame is home. What
+    /// was sent before arrives as what it is ([`Frame::spec`](crate::Frame::spec)), in order. A slot of the new pool is to be
+    /// had when the other side has it, as soon as it is awake; a change before the one before the last is over waits for
+    /// that, as [`loan`](Self::loan) waits for a slot.
+    ///
+    /// A worker asks its host, which grants it within the builder's
+    /// [`output_limit`](crate::WorkerBuilder::output_limit), and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Spec`], [`Error::Memory`], [`Error::Config`] for an audience's frames or what the host does not grant;
+    /// [`Error::PoolExhausted`] names who has slots of the pool before the last; [`Error::WorkerDied`],
+    /// [`Error::LinkClosed`].
+    pub fn change_spec(&self, spec: impl Into<Spec>) -> Result<(), Error> {
+        self.change_spec_until(spec, self.end.deadline().map_or_else(Until::forever, Until::after))
+    }
+
+    /// [`change_spec`](Self::change_spec), waiting until `until` gives up.
+    ///
+    /// # Errors
+    /// As [`change_spec`](Self::change_spec), and [`Error::Interrupted`].
+    pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
+        self.end.state.change(self.end.channel(), &spec.into(), &mut until)
     }
 
     /// What happens when the receiver is slower.
@@ -63,7 +87,7 @@ impl Sender {
     /// As [`loan`](Self::loan), and [`Error::Interrupted`].
     pub fn loan_until(&self, mut until: Until<'_>) -> Result<FrameMut, Error> {
         self.end.state.touch();
-        self.end.loan(&mut until)
+        self.end.loan(None, &mut until)
     }
 
     /// A slot to fill, if one is free now.
@@ -79,11 +103,33 @@ impl Sender {
     /// # Errors
     /// [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
+        self.try_loan_for(None)
+    }
+
+    /// [`loan_if_free`](Self::loan_if_free) for an answer to a frame of that pool ([`Frame::pool_id`](crate::Frame::pool_id)):
+    /// where the spec has changed since that frame was sent, the slot is of the spec that went with it.
+    ///
+    /// # Errors
+    /// As [`loan_if_free`](Self::loan_if_free).
+    pub fn loan_for_if_free(&self, pool: u32) -> Result<Option<FrameMut>, Error> {
+        self.try_loan_for(Some(pool))
+    }
+
+    /// [`loan_for_if_free`](Self::loan_for_if_free), waiting until `until` gives up.
+    ///
+    /// # Errors
+    /// As [`loan_until`](Self::loan_until).
+    pub fn loan_for_until(&self, pool: u32, mut until: Until<'_>) -> Result<FrameMut, Error> {
         self.end.state.touch();
-        let found = self.end.try_loan();
+        self.end.loan(Some(pool), &mut until)
+    }
+
+    fn try_loan_for(&self, answers: Option<u32>) -> Result<Option<FrameMut>, Error> {
+        self.end.state.touch();
+        let found = self.end.try_loan(answers);
         if matches!(found, Ok(None)) && self.end.state.arm(self.end.bit()) {
             // It may have come back before the event was armed.
-            return self.end.try_loan();
+            return self.end.try_loan(answers);
         }
         found
     }
@@ -106,12 +152,13 @@ impl Sender {
         self.end.send(frame)
     }
 
-    /// A slot that carries the sequence number and times of `frame`, as [`loan_until`](Self::loan_until).
+    /// A slot that carries the sequence number and times of `frame`, as [`loan_until`](Self::loan_until). Where the spec has
+    /// changed since that frame was sent, it is of the one that went with it.
     ///
     /// # Errors
     /// As [`loan_until`](Self::loan_until).
     pub fn reply_until(&self, frame: &Frame, until: Until<'_>) -> Result<FrameMut, Error> {
-        let mut reply = self.loan_until(until)?;
+        let mut reply = self.loan_for_until(frame.pool_id(), until)?;
         reply.stamp = frame.stamp();
         Ok(reply)
     }
@@ -130,12 +177,6 @@ impl Sender {
             return Err(Error::Format { what: "this frame came from another link".to_owned() });
         }
         let in_place = end.in_place(frame.pool_id());
-        if in_place.is_none() && !frame.spec().same_memory(self.spec()) {
-            let (input, output) = (frame.spec(), self.spec());
-            let what =
-                format!("a frame of {input} cannot go back in place on a channel of {output}: fill a reply instead");
-            return Err(Error::Format { what });
-        }
         let Some(pool) = in_place.filter(|_| !frame.is_viewed()) else {
             return self.send_copy(&frame, until);
         };
@@ -143,19 +184,23 @@ impl Sender {
         // While the frame still is one: on an error its slot is released.
         end.check_meta(&frame)?;
         match frame.into_parts() {
-            Some((descriptor, meta)) => end.send_back(pool, descriptor, &meta),
+            Some((descriptor, meta)) => end.send_back(&pool, descriptor, &meta),
             None => Ok(()),
         }
     }
 
     fn send_copy(&self, frame: &Frame, until: Until<'_>) -> Result<(), Error> {
         let mut reply = self.reply_until(frame, until)?;
-        let payload = frame.payload();
-        reply.set_len(payload.len())?;
-        if !reply.payload().copy_from_bytes(payload) {
-            let what = format!("a frame of {} does not fit a slot of {}", frame.spec(), self.spec());
+        if !frame.spec().same_memory(reply.spec()) {
+            let (input, output) = (frame.spec(), reply.spec());
+            let what =
+                format!("a frame of {input} cannot go back in place on a channel of {output}: fill a reply instead");
             return Err(Error::Format { what });
         }
+        let payload = frame.payload();
+        reply.set_len(payload.len())?;
+        // The same memory has room for it.
+        let _ = reply.payload().copy_from_bytes(payload);
         reply.set_meta_bytes(frame.own_meta());
         self.end.count_copy();
         self.end.send(reply).map(|_| ())
@@ -201,12 +246,12 @@ impl Sender {
     /// This end's counters.
     #[must_use]
     pub fn stats(&self) -> SendStats {
-        let SendCounts { slots, no_slot, refused } = self.end.counts();
+        let SendCounts { slots, lost, no_slot, refused } = self.end.counts();
         SendStats {
             sent: slots.sent,
             received: slots.received,
             retracted: slots.retracted,
-            lost: slots.lost,
+            lost,
             no_slot,
             refused,
             copied: self.end.copied(),
@@ -231,15 +276,24 @@ impl Receiver {
         self.end.name()
     }
 
-    /// What travels, but for replies in place, which are what they were sent as.
+    /// What travels now, but for replies in place, which are what they were sent as. A frame's own
+    /// [`spec`](crate::Frame::spec) tells what it is.
+    ///
+    /// # Panics
+    /// Never: an end has the pool of its newest spec.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.end.pool.spec
+    #[expect(clippy::expect_used, reason = "a pool goes when there is a newer one")]
+    pub fn spec(&self) -> Spec {
+        self.end.pools().pop().expect("the pool of the newest spec").spec.clone()
     }
 
-    /// What may be received here: what travels, then, at a host, what it sends and may get back in place.
-    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
-        self.end.specs()
+    /// Has the worker send frames of another spec from now on, those it answers older ones with aside: see
+    /// [`Sender::change_spec`].
+    ///
+    /// # Errors
+    /// As [`Sender::change_spec`]; [`Error::Config`] at a worker, whose host decides what it sends.
+    pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
+        self.end.state.change(self.end.channel(), &spec.into(), &mut until)
     }
 
     /// What happens when this side is slower.

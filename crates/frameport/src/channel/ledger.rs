@@ -46,16 +46,27 @@ pub(crate) struct Slot {
     word: u64,
 }
 
-/// What became of everything sent: `sent = received + retracted + lost + in flight` at every moment.
+/// What became of everything sent: `sent = received + retracted + in flight`, which is what is lost when the
+/// peer is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
-    /// Taken by the peer, as far as this side looked.
+    /// Taken by the peer, as far as this side looked. A lossless channel's ring counts them instead.
     pub(crate) received: u64,
     /// Taken back before the peer took it.
     pub(crate) retracted: u64,
-    /// Never taken, and the peer is gone.
-    pub(crate) lost: u64,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            retracted: self.retracted + other.retracted,
+        }
+    }
 }
 
 /// Provable misbehaviour with slots.
@@ -138,6 +149,11 @@ impl Ledger {
     /// How many slots are not free.
     pub(crate) fn in_use(&self) -> usize {
         self.slots.iter().filter(|slot| slot.state != State::Free).count()
+    }
+
+    /// Whether every slot is free and nobody sees it.
+    pub(crate) fn is_home(&self) -> bool {
+        self.slots.iter().all(|slot| slot.state == State::Free && !slot.pinned)
     }
 
     /// The slots that have become free since this was asked last: an audience's, whose member this is the ledger of.
@@ -258,11 +274,6 @@ impl Ledger {
         queued.min()
     }
 
-    /// Notes how many of the frames sent on a lossless channel the peer has taken.
-    pub(crate) fn note_taken(&mut self, taken: u64) {
-        self.counts.received = taken;
-    }
-
     /// The peer sent the slot back in place: it is this side's own code's, as a received frame.
     pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64) -> Result<(), SlotViolation> {
         let Some(slot) = self.slot(index) else {
@@ -298,10 +309,6 @@ impl Ledger {
     /// The peer is gone after it took `taken` of the frames of a lossless channel, or what the last look has found on a live
     /// one: what it never took is lost, what it had is nobody's.
     pub(crate) fn reclaim(&mut self, taken: u64) {
-        if !self.live {
-            self.counts.received = taken;
-        }
-        self.counts.lost = self.counts.sent.saturating_sub(self.counts.received).saturating_sub(self.counts.retracted);
         for index in 0..self.slots.len() as u32 {
             match self.slot(index).map(|slot| (slot.state, slot)) {
                 Some((State::Sent { ring_seq }, slot)) if ring_seq < taken => slot.state = State::Left,
@@ -389,7 +396,7 @@ mod tests {
         }
         ledger.loan().unwrap();
         ledger.reclaim(1);
-        assert_eq!(ledger.counts(), Counts { sent: 3, received: 1, retracted: 0, lost: 2 });
+        assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 0 });
         assert!(ledger.returned(1, 1, 0).is_err(), "it never took that");
         ledger.returned(0, 1, 0).unwrap();
         ledger.let_go(0);
@@ -418,7 +425,7 @@ mod tests {
             let states: Vec<_> = ledger.slots().map(|(_, slot)| slot.state).collect();
             assert_eq!(states, [first, second, State::Queued { ring_seq: 2 }], "{during:?}");
             ledger.settle(visit(8), 2, |_| 0).unwrap();
-            assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 2, lost: 0 }, "when it is over");
+            assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 2 }, "when it is over");
         }
     }
 
@@ -431,13 +438,13 @@ mod tests {
         ledger.settle(visit(1), 1, |_| 0).unwrap();
         let words = [taken(0), 0];
         ledger.settle(visit(4), 1, |slot| words[slot as usize]).unwrap();
-        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0, lost: 0 });
+        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0 });
         assert_eq!(ledger.loan(), None);
         ledger.settle(visit(4), 1, |slot| [released(0), 0][slot as usize]).unwrap();
         assert_eq!(ledger.loan(), Some((0, 2)));
         assert_eq!(ledger.oldest_queued(), Some(1));
         ledger.reclaim(0);
-        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0, lost: 1 });
+        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0 });
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(crate) mod audience;
 pub(crate) mod handle;
 pub(crate) mod keep;
 pub(crate) mod ledger;
+pub(crate) mod lot;
 pub(crate) mod recv;
 pub(crate) mod send;
+pub(crate) mod source;
 pub(crate) mod state;

@@ -5,9 +5,8 @@
 //! never blocks and may happen on any thread. *A hostile peer* is caught here when an entry is malformed, names a slot
 //! already held, goes back in generation, or (in place) a slot it has no right to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
@@ -15,66 +14,48 @@ use frameport_sys::clock::now_ns;
 use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{frame_bit, released, slot_bit, taken, ticket};
-use frameport_wire::spec::Spec;
+use frameport_wire::layout::{frame_bit, taken, ticket};
 
-use super::keep::{Keeper, Keepers};
+use super::lot::Lot;
 use super::send::SendEnd;
+use super::source::Source;
 use super::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, Hold};
-use crate::holders::{Holder, Peer, SlotHolder};
+use crate::holders::{Peer, SlotHolder};
 use crate::pool::Pool;
-use crate::trace;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct RecvEnd {
     pub(crate) state: Arc<LinkState>,
-    /// The channel's own pool.
-    pub(crate) pool: Arc<Pool>,
     name: String,
     channel: usize,
     peer: Peer,
     bells: Arc<Bells>,
     delivery: Delivery,
-    sources: Vec<Source>,
     inner: Mutex<Inner>,
-}
-
-/// A pool whose slots may arrive here.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) pool: Arc<Pool>,
-    /// For slots sent back in place: the end that sent them out, which has their ledger.
-    sent_by: Option<Arc<SendEnd>>,
-    hands: Box<[Hand]>,
-}
-
-/// One slot, as far as it is in this side's hands. Changed without the lock: frames are dropped on any thread.
-#[derive(Debug, Default)]
-struct Hand {
-    /// The ticket of the entry it came with while it is held, 0 while it is not.
-    ticket: AtomicU64,
-    holds: Keepers,
-    /// Of the frame in it, for those who ask; read and written under the lock.
-    seq: AtomicU64,
-    since_ns: AtomicU64,
-}
-
-impl Source {
-    fn new(pool: Arc<Pool>, sent_by: Option<Arc<SendEnd>>) -> Self {
-        let hands = (0..pool.decl.slots).map(|_| Hand::default()).collect();
-        Self { pool, sent_by, hands }
-    }
 }
 
 #[derive(Debug)]
 struct Inner {
     ring: ring::Receiver,
-    /// For each source and slot the highest generation seen: a sender's generations rise.
-    generations: Vec<Vec<u64>>,
+    sources: Vec<Known>,
     received: u64,
+}
+
+/// A pool whose slots may arrive here.
+#[derive(Debug)]
+struct Known {
+    source: Arc<Source>,
+    /// For each slot the highest generation seen: a sender's generations rise.
+    generations: Vec<u64>,
+}
+
+impl Known {
+    fn new(source: Source) -> Self {
+        Self { generations: vec![0; source.pool.decl.slots as usize], source: Arc::new(source) }
+    }
 }
 
 /// What [`RecvEnd::new`] is made from.
@@ -95,15 +76,56 @@ pub(crate) struct Parts {
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, channel, peer, state, bells, delivery, ring, pool, in_place } = parts;
-        let mut sources = vec![Source::new(Arc::clone(&pool), None)];
-        sources.extend(in_place.into_iter().map(|end| Source::new(Arc::clone(&end.pool), Some(end))));
-        let generations = sources.iter().map(|source| vec![0; source.pool.decl.slots as usize]).collect();
-        let inner = Mutex::new(Inner { ring, generations, received: 0 });
-        Arc::new(Self { state, pool, name, channel, peer, bells, delivery, sources, inner })
+        let inner = Mutex::new(Inner { ring, sources: Vec::new(), received: 0 });
+        let this = Self { state, name, channel, peer, bells, delivery, inner };
+        this.add_pool(pool);
+        in_place.into_iter().for_each(|end| this.add_in_place(end.lot(), end));
+        Arc::new(this)
+    }
+
+    /// From now on frames of this pool of the peer's may arrive.
+    pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
+        let waits = self.delivery == Delivery::Lossless;
+        let source = Source::new(pool, &self.state, &self.bells, self.channel, waits);
+        self.lock().sources.push(Known::new(source));
+    }
+
+    /// From now on slots that `end` sends out of `lot` may come back here.
+    pub(crate) fn add_in_place(&self, lot: Arc<Lot>, end: Arc<SendEnd>) {
+        self.lock().sources.push(Known::new(Source::returned(end, lot, &self.bells)));
+    }
+
+    /// No frame of pool `id` will arrive any more. Those that are here stay what they are.
+    pub(crate) fn drop_pool(&self, id: u32) {
+        self.drop_where(|source| source.pool.decl.id == id);
+    }
+
+    /// The peer says that no frame of its older pool `id` will arrive any more; of the newest it cannot say so.
+    pub(crate) fn left(&self, id: u32) {
+        let is_newest = self.pools().last().is_none_or(|pool| pool.decl.id == id);
+        self.drop_where(|source| !is_newest && source.is_peers() && source.pool.decl.id == id);
+    }
+
+    fn drop_where(&self, is_gone: impl Fn(&Source) -> bool) {
+        let gone: Vec<Known> = self.lock().sources.extract_if(.., |known| is_gone(&known.source)).collect();
+        // Outside of the lock: the last reference unmaps.
+        drop(gone);
+    }
+
+    /// The peer's own pools whose frames may arrive, the newest last.
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        let inner = self.lock();
+        let own = inner.sources.iter().filter(|known| known.source.is_peers());
+        own.map(|known| Arc::clone(&known.source.pool)).collect()
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its index in the link.
+    pub(crate) fn channel(&self) -> usize {
+        self.channel
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
@@ -114,17 +136,8 @@ impl RecvEnd {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The specs of its sources.
-    pub(crate) fn specs(&self) -> impl Iterator<Item = &Spec> {
-        self.sources.iter().map(|source| &source.pool.spec)
-    }
-
-    pub(crate) fn source(&self, index: usize) -> Option<&Source> {
-        self.sources.get(index)
-    }
-
     /// The next frame, if one is there. What was sent before an end still arrives, but for the end of a liar.
-    pub(crate) fn try_recv(self: &Arc<Self>) -> Result<Option<Frame>, Error> {
+    pub(crate) fn try_recv(&self) -> Result<Option<Frame>, Error> {
         self.state.check_fork()?;
         if let Some(end @ End::Violation(_)) = self.state.end() {
             return Err(self.state.error(end));
@@ -149,26 +162,22 @@ impl RecvEnd {
         }
         drop(inner);
         match polled {
-            Ok(Some((source, descriptor))) => {
-                Ok(Some(Frame::new(Hold::of_taken(Arc::clone(self), source, descriptor.slot), descriptor)))
-            }
+            Ok(Some((source, descriptor))) => Ok(Some(Frame::new(Hold::of_taken(source, descriptor.slot), descriptor))),
             Ok(None) => Ok(None),
             Err(lie) => Err(self.state.violation(&lie)),
         }
     }
 
     /// Takes the next frame, if one is there.
-    fn poll(&self, inner: &mut Inner) -> Result<Option<(usize, Descriptor)>, String> {
-        let Inner { ring, generations, received } = inner;
+    fn poll(&self, inner: &mut Inner) -> Result<Option<(Arc<Source>, Descriptor)>, String> {
+        let Inner { ring, sources, received } = inner;
         if self.delivery == Delivery::Lossless {
             let polled = ring.poll().map_err(|lie| lie.to_string())?;
-            return polled.map(|words| self.take(generations, received, words)).transpose();
+            return polled.map(|words| self.take(sources, received, words)).transpose();
         }
         let visited = ring.visit(|words| {
-            let (source, descriptor) = self.take(generations, received, words)?;
-            if let Some(Source { pool, .. }) = self.sources.get(source) {
-                pool.own.set_state(descriptor.slot, taken(descriptor.ring_seq));
-            }
+            let (source, descriptor) = self.take(sources, received, words)?;
+            source.pool.own.set_state(descriptor.slot, taken(descriptor.ring_seq));
             Ok((source, descriptor))
         });
         visited.map_err(|lie| lie.to_string())?.transpose()
@@ -177,19 +186,17 @@ impl RecvEnd {
     /// Checks an entry against what this side knows and takes its slot.
     fn take(
         &self,
-        generations: &mut [Vec<u64>],
+        sources: &mut [Known],
         received: &mut u64,
         words: [u64; 8],
-    ) -> Result<(usize, Descriptor), String> {
+    ) -> Result<(Arc<Source>, Descriptor), String> {
         let descriptor = Descriptor::decode(words).map_err(|error| error.to_string())?;
         let Descriptor { ring_seq, pool: id, slot, generation, seq, payload_len, meta_len, .. } = descriptor;
-        let known = self.sources.iter().position(|source| source.pool.decl.id == id);
-        let Some((index, source)) = known.and_then(|index| Some((index, self.sources.get(index)?))) else {
+        let Some(Known { source, generations }) = sources.iter_mut().find(|known| known.source.pool.decl.id == id)
+        else {
             return Err(format!("entry {ring_seq} names pool {id}, which does not travel on channel '{}'", self.name));
         };
-        let place = slot as usize;
-        let last = generations.get_mut(index).and_then(|slots| slots.get_mut(place));
-        let (Some(last), Some(hand)) = (last, source.hands.get(place)) else {
+        let (Some(last), Some(hand)) = (generations.get_mut(slot as usize), source.hand(slot)) else {
             return Err(format!("entry {ring_seq} names slot {slot} of a pool of {}", source.pool.decl.slots));
         };
         // Acquire: pairs with the release in `forget`, so that the store of `holds` below comes after the last drop.
@@ -206,15 +213,15 @@ impl RecvEnd {
                 source.pool.spec
             ));
         }
-        // The ledger's word on slots sent back in place.
-        source.sent_by.as_ref().map_or(Ok(()), |end| end.returned(slot, generation)).map_err(|lie| lie.to_string())?;
+        source.check_returned(slot, generation)?;
         *last = generation;
         hand.holds.begin();
         hand.seq.store(seq, Ordering::Relaxed);
         hand.since_ns.store(now_ns(), Ordering::Relaxed);
         hand.ticket.store(ticket(ring_seq), Ordering::Relaxed);
         *received += 1;
-        Ok((index, descriptor))
+        self.state.note_received(id);
+        Ok((Arc::clone(source), descriptor))
     }
 
     /// Whether a receive would not wait: a frame is there, or none will come.
@@ -232,7 +239,7 @@ impl RecvEnd {
     }
 
     /// The next frame, waiting for it.
-    pub(crate) fn recv(self: &Arc<Self>, until: &mut Until<'_>) -> Result<Frame, Error> {
+    pub(crate) fn recv(&self, until: &mut Until<'_>) -> Result<Frame, Error> {
         let look = || Ok::<_, Error>(self.try_recv()?.map_or(Look::Nothing, Look::Found));
         match self.bells.wait(frame_bit(self.channel), until, look)? {
             Ok(frame) => Ok(frame),
@@ -251,51 +258,6 @@ impl RecvEnd {
         look: impl FnMut() -> Result<Look<T>, Error>,
     ) -> Result<Result<T, Ended>, Error> {
         self.bells.wait(frame_bit(self.channel) | also, until, look)
-    }
-
-    fn hand(&self, source: usize, slot: u32) -> Option<&Hand> {
-        self.sources.get(source)?.hands.get(slot as usize)
-    }
-
-    /// Another view of a held slot.
-    pub(crate) fn hold(&self, source: usize, slot: u32) {
-        if let Some(hand) = self.hand(source, slot) {
-            hand.holds.add_view();
-        }
-    }
-
-    /// Whether a frame's own hold is the only one.
-    pub(crate) fn sole(&self, source: usize, slot: u32) -> bool {
-        self.hand(source, slot).is_some_and(|hand| hand.holds.is_frame_alone())
-    }
-
-    /// The frame or a view less; the last one releases the slot.
-    pub(crate) fn unhold(&self, source: usize, slot: u32, keeper: Keeper) {
-        // A forked child has neither the mapping nor a right to speak for its parent.
-        if self.state.forked() {
-            return;
-        }
-        let last = self.hand(source, slot).is_some_and(|hand| hand.holds.leave(keeper));
-        if last
-            && let Some(ring_seq) = self.forget(source, slot)
-            && let Some(Source { pool, sent_by, .. }) = self.sources.get(source)
-        {
-            match sent_by {
-                Some(sent_by) => sent_by.let_go(slot),
-                None => {
-                    pool.own.set_state(slot, released(ring_seq));
-                    // The sender of a live channel never waits for a slot.
-                    if self.delivery == Delivery::Lossless {
-                        self.bells.ring(slot_bit(self.channel));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes a slot out of this side's hands: the ring sequence it came with, if it was in them.
-    pub(crate) fn forget(&self, source: usize, slot: u32) -> Option<u64> {
-        self.hand(source, slot)?.ticket.swap(0, Ordering::Release).checked_sub(1)
     }
 
     /// Whether the sender said that nothing follows those it has sent.
@@ -317,21 +279,7 @@ impl RecvEnd {
         // Nothing is taken meanwhile; what is dropped may be told once more.
         let locked = self.lock();
         let now = now_ns();
-        let slots = self.sources.iter().flat_map(|source| (0..).zip(&source.hands).map(move |hand| (source, hand)));
-        let held = slots.filter(|(_, (_, hand))| hand.ticket.load(Ordering::Relaxed) != 0);
-        let held = held.map(|(source, (slot, hand))| SlotHolder {
-            channel: self.name.clone(),
-            slot,
-            holder: match source.sent_by {
-                Some(_) => Holder::Returned(self.peer.clone()),
-                None => Holder::Received(self.peer.clone()),
-            },
-            seq: Some(hand.seq.load(Ordering::Relaxed)),
-            age: Some(Duration::from_nanos(now.saturating_sub(hand.since_ns.load(Ordering::Relaxed)))),
-            bytes: source.pool.layout.size,
-            views: hand.holds.views(),
-            made_at: trace::places(&source.pool, slot),
-        });
+        let held = locked.sources.iter().flat_map(|known| known.source.holders(&self.name, &self.peer, now));
         let held = held.collect();
         drop(locked);
         held
@@ -339,7 +287,6 @@ impl RecvEnd {
 
     /// How many frames are in this side's hands.
     pub(crate) fn held(&self) -> usize {
-        let hands = self.sources.iter().flat_map(|source| &source.hands);
-        hands.filter(|hand| hand.ticket.load(Ordering::Relaxed) != 0).count()
+        self.lock().sources.iter().map(|known| known.source.held().count()).sum()
     }
 }

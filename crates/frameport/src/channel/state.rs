@@ -3,12 +3,13 @@
 //! *Who calls it*: both channel ends at every call, the service thread and the watcher thread to end a link.
 //! *Invariants*: a link ends once; the first cause stays. *A hostile peer* can end its own link.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use frameport_mem::park::Bells;
+use frameport_mem::park::{Bells, Until};
 use frameport_sys::event::Event;
 use frameport_sys::memory::ForkStamp;
+use frameport_wire::spec::Spec;
 use serde_json::{Map, Value};
 
 use super::recv::RecvEnd;
@@ -35,6 +36,12 @@ pub(crate) enum End {
 /// What one side does at an event of the link.
 pub(crate) type Hook = Box<dyn Fn() + Send + Sync>;
 
+/// What one side does when a pool of this number is home for good.
+pub(crate) type HomeHook = Box<dyn Fn(u32) + Send + Sync>;
+
+/// How this side gives the channel of an index another spec: a host does it, a worker asks for it.
+pub(crate) type Changer = Box<dyn Fn(usize, &Spec, &mut Until<'_>) -> Result<(), Error> + Send + Sync>;
+
 /// The link's name and its end, shared by everything that belongs to it.
 pub(crate) struct LinkState {
     name: String,
@@ -44,6 +51,10 @@ pub(crate) struct LinkState {
     used: AtomicBool,
     on_first_use: OnceLock<Hook>,
     on_violation: OnceLock<Hook>,
+    on_home: OnceLock<HomeHook>,
+    changer: OnceLock<Changer>,
+    /// The newest pool of the peer's that a frame was received of.
+    newest_received: AtomicU32,
     receivers: OnceLock<Vec<Weak<RecvEnd>>>,
     /// What the host sets for this worker; empty at a host.
     newest: OnceLock<Newest>,
@@ -66,6 +77,9 @@ impl LinkState {
             used: AtomicBool::new(false),
             on_first_use: OnceLock::new(),
             on_violation: OnceLock::new(),
+            on_home: OnceLock::new(),
+            changer: OnceLock::new(),
+            newest_received: AtomicU32::new(0),
             receivers: OnceLock::new(),
             newest: OnceLock::new(),
         }))
@@ -79,6 +93,44 @@ impl LinkState {
     /// Sets what happens when the peer is caught lying: a host kills it.
     pub(crate) fn on_violation(&self, hook: Hook) {
         let _ = self.on_violation.set(hook);
+    }
+
+    /// Sets what happens when an older pool that this side sent from is home: the peer is told.
+    pub(crate) fn on_home(&self, hook: HomeHook) {
+        let _ = self.on_home.set(hook);
+    }
+
+    /// An older pool that this side sent from is home.
+    pub(crate) fn came_home(&self, pool: u32) {
+        self.on_home.get().inspect(|hook| hook(pool));
+    }
+
+    /// Sets how a channel gets another spec.
+    pub(crate) fn set_changer(&self, changer: Changer) {
+        let _ = self.changer.set(changer);
+    }
+
+    /// Gives the channel of that index another spec.
+    ///
+    /// # Errors
+    /// See [`crate::Sender::change_spec`].
+    pub(crate) fn change(&self, channel: usize, spec: &Spec, until: &mut Until<'_>) -> Result<(), Error> {
+        self.check_fork()?;
+        self.check()?;
+        self.changer.get().map_or(Ok(()), |change| change(channel, spec, until))
+    }
+
+    /// A frame of this pool was received.
+    #[inline]
+    pub(crate) fn note_received(&self, pool: u32) {
+        if self.newest_received.load(Ordering::Relaxed) < pool {
+            self.newest_received.fetch_max(pool, Ordering::Relaxed);
+        }
+    }
+
+    /// The newest pool of the peer's that a frame was received of; their numbers rise.
+    pub(crate) fn newest_received(&self) -> u32 {
+        self.newest_received.load(Ordering::Relaxed)
     }
 
     /// A channel is about to be used.

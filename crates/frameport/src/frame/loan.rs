@@ -10,41 +10,45 @@ use serde_json::{Map, Value};
 use super::{Plane, Stamp, encode_meta};
 use crate::audience::Core;
 use crate::channel::keep::Keeper;
+use crate::channel::lot::Lot;
 use crate::channel::send::SendEnd;
 use crate::error::Error;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolNote};
 use crate::trace::Record;
 
 /// Who lent a slot and gets it back.
 #[derive(Clone, Debug)]
 pub(crate) enum Home {
-    Channel(Arc<SendEnd>),
+    Channel { end: Arc<SendEnd>, lot: Arc<Lot> },
     Audience(Arc<Core>),
 }
 
 impl Home {
     fn pool(&self) -> &Pool {
         match self {
-            Self::Channel(end) => &end.pool,
+            Self::Channel { lot, .. } => &lot.pool,
             Self::Audience(core) => &core.pool,
         }
     }
 
     fn forked(&self) -> bool {
         match self {
-            Self::Channel(end) => end.state.forked(),
+            Self::Channel { end, .. } => end.state.forked(),
             Self::Audience(core) => core.forked(),
         }
     }
 
-    /// Whether it is this channel.
-    pub(crate) fn is(&self, other: &SendEnd) -> bool {
-        matches!(self, Self::Channel(end) if std::ptr::eq(Arc::as_ptr(end), other))
+    /// Which pool of this channel's it is, if it is one.
+    pub(crate) fn lot_of(&self, channel: &SendEnd) -> Option<&Arc<Lot>> {
+        match self {
+            Self::Channel { end, lot } if std::ptr::eq(Arc::as_ptr(end), channel) => Some(lot),
+            _ => None,
+        }
     }
 
     fn pin(&self, slot: u32) {
         match self {
-            Self::Channel(end) => end.pin(slot),
+            Self::Channel { lot, .. } => lot.pin(slot),
             Self::Audience(core) => core.slots.pin(slot),
         }
     }
@@ -53,8 +57,8 @@ impl Home {
     fn unpin(&self, slot: u32, keeper: Keeper) {
         match self {
             _ if self.forked() => {}
-            Self::Channel(end) if end.unpin(slot, keeper) => end.unpinned(slot),
-            Self::Channel(_) => {}
+            Self::Channel { end, lot } if lot.unpin(slot, keeper) => end.unpinned(lot, slot),
+            Self::Channel { .. } => {}
             Self::Audience(core) => core.slots.unpin(slot, keeper),
         }
     }
@@ -82,6 +86,13 @@ impl FrameMut {
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.home.pool().spec
+    }
+
+    /// What a binding keeps for the pool it lies in.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pool_note(&self) -> &PoolNote {
+        &self.home.pool().note
     }
 
     /// All bytes of the payload.

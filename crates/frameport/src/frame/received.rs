@@ -10,17 +10,16 @@ use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
 use crate::channel::keep::Keeper;
-use crate::channel::recv::RecvEnd;
+use crate::channel::source::Source;
 use crate::channel::state::LinkState;
 use crate::error::Error;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolNote};
 use crate::trace::Record;
 
 /// Keeps a received slot from reuse. Clones share it; the last one's drop releases the slot.
 #[derive(Debug)]
 pub struct Hold {
-    end: Arc<RecvEnd>,
-    source: usize,
+    source: Arc<Source>,
     slot: u32,
     keeper: Keeper,
     made: Option<Record>,
@@ -28,16 +27,15 @@ pub struct Hold {
 
 impl Hold {
     /// A received frame's own hold, which a take has just counted.
-    pub(crate) fn of_taken(end: Arc<RecvEnd>, source: usize, slot: u32) -> Self {
-        Self { end, source, slot, keeper: Keeper::Frame, made: None }
+    pub(crate) fn of_taken(source: Arc<Source>, slot: u32) -> Self {
+        Self { source, slot, keeper: Keeper::Frame, made: None }
     }
 
     /// Another view, made at `place`.
     fn view(&self, place: impl FnOnce() -> String) -> Self {
-        self.end.hold(self.source, self.slot);
-        let pool = self.end.source(self.source).map(|source| &source.pool);
-        let made = pool.and_then(|pool| Record::new(pool, self.slot, place));
-        Self { end: Arc::clone(&self.end), keeper: Keeper::View, made, ..*self }
+        self.source.hold(self.slot);
+        let made = Record::new(&self.source.pool, self.slot, place);
+        Self { source: Arc::clone(&self.source), slot: self.slot, keeper: Keeper::View, made }
     }
 
     /// The newest parameters, as [`Frame::params`], for those who cannot keep the frame while they wait.
@@ -45,7 +43,7 @@ impl Hold {
     /// # Errors
     /// As [`Frame::params`].
     pub fn params(&self) -> Result<Arc<Map<String, Value>>, Error> {
-        self.end.state.params()
+        self.source.state.params()
     }
 }
 
@@ -61,7 +59,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         // First, for whoever is told of a free slot.
         self.made = None;
-        self.end.unhold(self.source, self.slot, self.keeper);
+        self.source.unhold(self.slot, self.keeper);
     }
 }
 
@@ -81,24 +79,27 @@ impl Frame {
         Self { hold, descriptor, meta: None, params: OnceLock::new() }
     }
 
-    fn pool(&self) -> Option<&Pool> {
-        self.hold.end.source(self.hold.source).map(|source| source.pool.as_ref())
+    fn pool(&self) -> &Pool {
+        &self.hold.source.pool
     }
 
-    /// Which of its receiver's specs it is: the place in [`crate::Receiver::specs`].
+    /// What the frame is: its channel's spec when it was loaned.
     #[must_use]
-    pub fn source(&self) -> usize {
-        self.hold.source
-    }
-
-    /// What the frame is.
-    ///
-    /// # Panics
-    /// Never: a frame's pool outlives it.
-    #[must_use]
-    #[expect(clippy::expect_used, reason = "a hold is only made for a pool of its channel")]
     pub fn spec(&self) -> &Spec {
-        &self.pool().expect("a frame's pool outlives it").spec
+        &self.pool().spec
+    }
+
+    /// Number of the pool it lies in, unique in its link and rising with each change of spec.
+    #[must_use]
+    pub fn pool_id(&self) -> u32 {
+        self.descriptor.pool
+    }
+
+    /// What a binding keeps for the pool it lies in.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pool_note(&self) -> &PoolNote {
+        &self.pool().note
     }
 
     /// Number of the frame in its stream: a gap tells how many are missing.
@@ -140,7 +141,7 @@ impl Frame {
     /// The metadata as it was sent: UTF-8 JSON, or nothing.
     #[must_use]
     pub fn meta_bytes(&self) -> Vec<u8> {
-        let sent = || self.pool()?.peer.meta(self.hold.slot, self.descriptor.meta_len);
+        let sent = || self.pool().peer.meta(self.hold.slot, self.descriptor.meta_len);
         self.meta.clone().or_else(sent).unwrap_or_default()
     }
 
@@ -179,7 +180,7 @@ impl Frame {
         if self.params.get().is_some() {
             return Ok(self.params.get());
         }
-        Ok(self.hold.end.state.params_if_here()?.map(|newest| self.params.get_or_init(|| newest)))
+        Ok(self.hold.source.state.params_if_here()?.map(|newest| self.params.get_or_init(|| newest)))
     }
 
     /// Bytes of the metadata this side gave it.
@@ -189,7 +190,7 @@ impl Frame {
 
     /// Bytes of metadata it has room for.
     pub(crate) fn meta_capacity(&self) -> u32 {
-        self.pool().map_or(0, |pool| pool.decl.meta)
+        self.pool().decl.meta
     }
 
     /// The metadata this side gave it.
@@ -205,12 +206,12 @@ impl Frame {
     #[expect(clippy::expect_used, reason = "slot and length were checked at the take")]
     pub fn payload(&self) -> Bytes<'_> {
         let len = usize::try_from(self.descriptor.payload_len).unwrap_or(usize::MAX);
-        self.pool().and_then(|pool| pool.bytes(self.hold.slot, len)).expect("checked at the take")
+        self.pool().bytes(self.hold.slot, len).expect("checked at the take")
     }
 
     /// The planes, in the format's order.
     pub fn planes(&self) -> impl Iterator<Item = Plane<'_>> {
-        let layouts = self.pool().map_or([].as_slice(), |pool| pool.layout.planes());
+        let layouts = self.pool().layout.planes();
         let payload = self.payload();
         layouts.iter().filter_map(move |layout| Plane::new(payload, layout))
     }
@@ -224,7 +225,7 @@ impl Frame {
     /// The frame as one strided array, where it is one.
     #[must_use]
     pub fn image_view(&self) -> Option<&ImageView> {
-        self.pool()?.view.as_ref()
+        self.pool().view.as_ref()
     }
 
     /// An owned copy of the payload, which nobody else can change.
@@ -251,7 +252,7 @@ impl Frame {
     /// Whether views made by [`hold`](Self::hold) are alive.
     #[must_use]
     pub fn is_viewed(&self) -> bool {
-        !self.hold.end.sole(self.hold.source, self.hold.slot)
+        !self.hold.source.is_sole(self.hold.slot)
     }
 
     /// Whether this process may still look at the pixels.
@@ -259,7 +260,7 @@ impl Frame {
     /// # Errors
     /// [`Error::Forked`] in a forked child, where they are not mapped.
     pub fn check_fork(&self) -> Result<(), Error> {
-        self.hold.end.state.check_fork()
+        self.hold.source.state.check_fork()
     }
 
     /// Everything a reply carries over.
@@ -271,17 +272,12 @@ impl Frame {
     /// Takes the slot out of this side's hands, for a reply in place: what to say of it.
     pub(crate) fn into_parts(self) -> Option<(Descriptor, Vec<u8>)> {
         let Self { hold, descriptor, meta, .. } = self;
-        hold.end.forget(hold.source, hold.slot)?;
+        hold.source.forget(hold.slot)?;
         Some((descriptor, meta.unwrap_or_default()))
     }
 
     /// Whether it came over the link of `state`.
     pub(crate) fn is_of_link(&self, state: &Arc<LinkState>) -> bool {
-        Arc::ptr_eq(&self.hold.end.state, state)
-    }
-
-    /// The pool it lies in.
-    pub(crate) fn pool_id(&self) -> u32 {
-        self.descriptor.pool
+        Arc::ptr_eq(&self.hold.source.state, state)
     }
 }

@@ -127,7 +127,7 @@ fn serve(shared: &Shared, index: usize, worker: Worker) -> bool {
 
 /// From now on frames may be sent to it.
 fn join(shared: &Shared, index: usize, worker: &Arc<Worker>) -> Option<Arc<AtomicBool>> {
-    let (input, output) = (worker.input_spec().cloned(), worker.output_spec().cloned());
+    let (input, output) = (worker.input_spec(), worker.output_spec());
     let mut inner = shared.lock();
     inner.known = Known { input, output, isolation: Some(worker.isolation()) };
     let member = inner.members.get_mut(index)?;

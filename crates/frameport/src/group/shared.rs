@@ -243,7 +243,7 @@ impl Shared {
         self.check_open(&inner)?;
         let lender = |member: &Member| member.worker.as_ref().is_some_and(|worker| worker.lent(&frame));
         let member = inner.members.iter().position(lender);
-        let Home::Channel(end) = &frame.home else {
+        let Home::Channel { end, .. } = &frame.home else {
             return Err(Error::Format { what: "this frame is an audience's: send it there".to_owned() });
         };
         let link = Arc::clone(&end.state);

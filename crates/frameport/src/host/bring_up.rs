@@ -95,7 +95,8 @@ fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Resul
     let inputs = builder.channels.iter().filter(|other| other.direction == Direction::In && other.audience.is_none());
     let returned = if wanted.direction == Direction::Out { inputs.count() } else { 0 };
     let returned = builder.slots.saturating_mul(u32::try_from(returned).unwrap_or(u32::MAX));
-    let travellers = decl.slots.saturating_add(returned);
+    // After a change of spec each pool may have an older one beside it.
+    let travellers = decl.slots.saturating_add(returned).saturating_mul(2);
     let channel = Channel {
         name: wanted.name.clone(),
         direction: wanted.direction,
@@ -132,9 +133,14 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
         source,
     })?;
     let (on_stderr, on_event) = (builder.on_stderr.clone(), builder.on_event.clone());
-    let worker = Arc::new(Supervised::new(state, child, control, on_stderr, on_event));
+    let worker = Arc::new(Supervised::new(state, child, control, on_stderr, on_event, builder.output_limit));
     let liar = Arc::downgrade(&worker);
     worker.state.on_violation(Box::new(move || liar.upgrade().iter().for_each(|worker| worker.kill())));
+    let (has_pools, changes) = (Arc::downgrade(&worker), Arc::downgrade(&worker));
+    worker.state.on_home(Box::new(move |pool| has_pools.upgrade().iter().for_each(|worker| worker.came_home(pool))));
+    worker.state.set_changer(Box::new(move |channel, spec, until| {
+        changes.upgrade().map_or(Ok(()), |worker| worker.change_channel(channel, spec, until))
+    }));
     service.register(&worker)?;
     tracing::debug!(link = name, pid = worker.pid, %level, "worker started");
     Ok((worker, level))
@@ -254,9 +260,7 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -
     let welcome =
         Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };
     let mut handles = vec![host.into_handle(), theirs.into_handle()];
-    for Made { handles: Handles { pixels, host_page, worker_page }, .. } in made {
-        handles.extend([pixels.into_handle(), host_page.into_handle(), worker_page.into_handle()]);
-    }
+    handles.extend(made.into_iter().flat_map(|made| made.handles.into_vec()));
     handles.push(doorbell);
     send(worker, &ToWorker::Welcome(welcome), &handles)
 }

@@ -3,10 +3,11 @@
 //! [`builder`] checks what was asked for, [`bring_up`] starts the process and leads it to its first `recv`,
 //! [`worker`] is what the application then holds, [`supervised`] is the same worker as the one [`service`] thread sees
 //! it: its messages, its stderr, its death. What the host sets for it are its [`params`], which leave by its [`outbox`];
-//! what it reports are [`events`].
+//! what it reports are [`events`]. [`change`] gives its channels another spec.
 
 mod bring_up;
 mod builder;
+mod change;
 mod events;
 mod forward;
 mod outbox;

@@ -1,12 +1,14 @@
 //! What a host has to say to one worker, without ever waiting for it.
 //!
 //! *Who calls it*: setters of parameters and [`stop`](super::Worker::stop) from any thread, the service thread when the
-//! control channel has room again. *Invariants*: a message that was begun is finished before the next begins; of
-//! parameters only the newest set waits, so that no more than two messages are ever kept. *A hostile worker* can refuse to
-//! read: nothing waits for it but these.
+//! control channel has room again. *Invariants*: a message that was begun is finished before the next begins; what tells of
+//! pools goes in the order it was said; of parameters only the newest set waits. *A hostile worker* can refuse to read: nothing
+//! waits for it but these, and there are few, for the next change of a spec waits until the worker has taken part in the last.
 
+use std::collections::VecDeque;
 use std::sync::{OnceLock, PoisonError};
 
+use frameport_sys::handle::Handle;
 use frameport_sys::socket::Control;
 use frameport_sys::sync::{Mutex, MutexGuard};
 
@@ -22,9 +24,11 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// What is left of a message that was begun.
+    /// What is left of a message that was begun, and its handles, if they are yet to go.
     begun: Vec<u8>,
+    handles: Vec<Handle>,
     close: Option<Vec<u8>>,
+    pools: VecDeque<(Vec<u8>, Vec<Handle>)>,
     params: Option<Vec<u8>>,
     /// The service thread watches for room.
     watched: bool,
@@ -44,6 +48,15 @@ impl Outbox {
     pub(super) fn params(&self, control: &Control, message: Vec<u8>) {
         let mut pending = self.lock();
         pending.params = Some(message);
+        if !pending.watched {
+            self.write(pending, control);
+        }
+    }
+
+    /// Says something about pools, after all that was said before.
+    pub(super) fn pool(&self, control: &Control, message: Vec<u8>, handles: Vec<Handle>) {
+        let mut pending = self.lock();
+        pending.pools.push_back((message, handles));
         if !pending.watched {
             self.write(pending, control);
         }
@@ -80,11 +93,17 @@ impl Pending {
     fn write(&mut self, control: &Control) -> bool {
         loop {
             if self.begun.is_empty() {
-                let Some(next) = self.close.take().or_else(|| self.params.take()) else { return false };
-                self.begun = next;
+                let next = self.close.take().map(|close| (close, Vec::new()));
+                let next = next.or_else(|| self.pools.pop_front());
+                let next = next.or_else(|| self.params.take().map(|params| (params, Vec::new())));
+                let Some(next) = next else { return false };
+                (self.begun, self.handles) = next;
             }
-            match control.send_some(&self.begun) {
-                Ok(sent) => drop(self.begun.drain(..sent.min(self.begun.len()))),
+            match control.send_some(&self.begun, &self.handles) {
+                Ok(sent) => {
+                    self.handles.clear();
+                    self.begun.drain(..sent.min(self.begun.len()));
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Err(_) => {
                     // Nobody is there any more.

@@ -116,7 +116,7 @@ impl Service {
         }
     }
 
-    fn bury(&self, number: u64, worker: &Supervised) {
+    fn bury(&self, number: u64, worker: &Arc<Supervised>) {
         self.poller.remove(&worker.control);
         if let Some(stderr) = &worker.stderr {
             self.poller.remove(stderr);

@@ -18,6 +18,7 @@ use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
 use frameport_sys::thread;
 use frameport_wire::control::{Decoder, Hello, ToHost};
 
+use super::change::Changes;
 use super::events::{EventSink, Events};
 use super::forward::{LineSink, Outlet};
 use super::outbox::Outbox;
@@ -64,6 +65,9 @@ pub(super) struct Supervised {
     pub(super) ends: OnceLock<Ends>,
     pub(super) outbox: Outbox,
     pub(super) params: Mutex<Values>,
+    pub(super) changes: Changes,
+    /// Bytes of the largest pool it gets that it asks for.
+    pub(super) output_limit: u64,
     outlet: Outlet,
     events: Events,
     progress: Mutex<Progress>,
@@ -93,6 +97,7 @@ impl Supervised {
         control: Control,
         on_stderr: Option<Arc<LineSink>>,
         on_event: Option<Arc<EventSink>>,
+        output_limit: u64,
     ) -> Self {
         Self {
             state,
@@ -103,6 +108,8 @@ impl Supervised {
             ends: OnceLock::new(),
             outbox: Outbox::default(),
             params: Mutex::default(),
+            changes: Changes::default(),
+            output_limit,
             outlet: Outlet::new(on_stderr),
             events: Events::new(on_event),
             progress: Mutex::default(),
@@ -140,7 +147,7 @@ impl Supervised {
 
     /// Reads what the worker has sent, `chunks` reads at most. False at the end of the stream or after nonsense: do not
     /// watch it any longer.
-    pub(super) fn on_control(&self, chunks: usize) -> bool {
+    pub(super) fn on_control(self: &Arc<Self>, chunks: usize) -> bool {
         let mut bytes = [0; 4096];
         for _ in 0..chunks {
             match self.control.recv(&mut bytes, false) {
@@ -159,7 +166,7 @@ impl Supervised {
         true
     }
 
-    fn on_messages(&self) -> Result<(), String> {
+    fn on_messages(self: &Arc<Self>) -> Result<(), String> {
         loop {
             let decoded = lock(&self.decoder).decode::<ToHost>().map_err(|error| error.to_string())?;
             let Some(message) = decoded else { return Ok(()) };
@@ -179,6 +186,9 @@ impl Supervised {
                 }
                 ToHost::Bye => self.advance(|progress| progress.bye = true),
                 ToHost::Event(event) => self.events.deliver(self.state.name(), self.pid, event),
+                ToHost::Joined { pool } => self.joined(pool),
+                ToHost::Left { pool } => self.left(pool),
+                ToHost::Respec { channel, spec } => self.respec(channel, spec),
                 ToHost::Unknown => {}
             }
         }
@@ -251,7 +261,7 @@ impl Supervised {
     }
 
     /// The pidfd says that the worker is dead.
-    pub(super) fn on_death(&self) {
+    pub(super) fn on_death(self: &Arc<Self>) {
         let exit = {
             let mut child = lock(&self.child);
             // The leader is dead but not reaped: its group cannot be somebody else's yet.

@@ -169,6 +169,26 @@ impl Worker {
         self.output()?.try_recv()
     }
 
+    /// Sends frames of another spec from now on, on the first channel, and has the worker answer them in kind where it answered
+    /// in kind before: channels back from it that had the same spec get the new one too. See
+    /// [`Sender::change_spec`](crate::Sender::change_spec), which changes one channel.
+    ///
+    /// # Errors
+    /// As [`Sender::change_spec`](crate::Sender::change_spec).
+    pub fn change_spec(&self, spec: impl Into<Spec>) -> Result<(), Error> {
+        self.change_spec_until(spec, self.input()?.deadline().map_or_else(Until::forever, Until::after))
+    }
+
+    /// [`change_spec`](Self::change_spec), waiting until `until` gives up.
+    ///
+    /// # Errors
+    /// As [`change_spec`](Self::change_spec), and [`Error::Interrupted`].
+    pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
+        self.inner.state.check_fork()?;
+        self.inner.state.check()?;
+        self.inner.change_first(&spec.into(), &mut until)
+    }
+
     /// Small values the worker sees with the next frame it takes.
     #[must_use]
     pub fn params(&self) -> Params<'_> {
@@ -207,7 +227,7 @@ impl Worker {
 
     /// Whether `frame` was loaned here.
     pub(crate) fn lent(&self, frame: &FrameMut) -> bool {
-        self.input.as_ref().is_some_and(|input| frame.home.is(&input.end))
+        self.input.as_ref().is_some_and(|input| frame.home.lot_of(&input.end).is_some())
     }
 
     /// Says that no frame will follow: the worker's loop ends when it has taken those sent before, and [`recv`](Self::recv)
@@ -270,13 +290,13 @@ impl Worker {
 
     /// What goes to the worker on the first channel.
     #[must_use]
-    pub fn input_spec(&self) -> Option<&Spec> {
+    pub fn input_spec(&self) -> Option<Spec> {
         self.input.as_ref().map(Sender::spec)
     }
 
     /// What comes back on the first channel: as asked for, or as the worker stated.
     #[must_use]
-    pub fn output_spec(&self) -> Option<&Spec> {
+    pub fn output_spec(&self) -> Option<Spec> {
         self.output.as_ref().map(Receiver::spec)
     }
 

@@ -68,7 +68,7 @@ impl LinkBuilder {
 pub struct Link {
     state: Arc<LinkState>,
     outgoing: Arc<Outgoing>,
-    ends: Ends,
+    ends: Arc<Ends>,
     input: Option<Receiver>,
     output: Option<Sender>,
     /// This worker's own code failed: the link does not end in order.
@@ -97,8 +97,18 @@ impl Link {
         outgoing.say(&ToHost::Hello(hello))?;
         let (welcome, handles, decoder) = await_welcome(&outgoing.control)?;
         let state = LinkState::new(&welcome.name)?;
-        let ends = join(&state, &welcome, handles)?;
-        watch::start(&state, &outgoing.control, decoder, welcome.group)?;
+        let ends = Arc::new(join(&state, &welcome, handles)?);
+        watch::start(&state, &outgoing, &ends, decoder, welcome.group)?;
+        let to_host = Arc::clone(&outgoing);
+        state.on_home(Box::new(move |pool| to_host.tell(&ToHost::Left { pool })));
+        let (to_host, all) = (Arc::clone(&outgoing), Arc::downgrade(&ends));
+        state.set_changer(Box::new(move |channel, spec, until| {
+            let Some(ends) = all.upgrade() else { return Ok(()) };
+            let Some(end) = ends.send.iter().find(|end| end.channel() == channel) else {
+                return Err(Error::config("a host decides what it sends: this side receives here"));
+            };
+            end.request(spec, || to_host.tell(&ToHost::Respec { channel, spec: spec.clone() }), until)
+        }));
         let to_host = Arc::clone(&outgoing);
         // A host that is gone ends the wait that follows.
         state.on_first_use(Box::new(move || drop(to_host.say(&ToHost::Ready))));
@@ -267,13 +277,13 @@ impl Link {
 
     /// What comes in on the first channel.
     #[must_use]
-    pub fn input_spec(&self) -> Option<&Spec> {
+    pub fn input_spec(&self) -> Option<Spec> {
         self.input.as_ref().map(Receiver::spec)
     }
 
     /// What goes out on the first channel.
     #[must_use]
-    pub fn output_spec(&self) -> Option<&Spec> {
+    pub fn output_spec(&self) -> Option<Spec> {
         self.output.as_ref().map(Sender::spec)
     }
 
@@ -406,7 +416,7 @@ fn await_welcome(control: &socket::Control) -> Result<(Welcome, Vec<Handle>, Dec
             Some(ToWorker::Close) => {
                 return Err(Error::LinkClosed { link: "frameport".into(), why: "the host closed it" });
             }
-            Some(ToWorker::Params { .. } | ToWorker::Unknown) | None => {}
+            _ => {}
         }
     }
 }

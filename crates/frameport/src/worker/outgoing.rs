@@ -76,8 +76,21 @@ impl Outgoing {
             queue.dropped = queue.dropped.saturating_add(1);
             return false;
         }
-        queue.rest.extend(bytes);
         queue.dropped = 0;
+        self.post(queue, bytes)
+    }
+
+    /// Says something the protocol needs without waiting for room.
+    pub(super) fn tell(self: &Arc<Self>, message: &ToHost) {
+        // A message of numbers is never too long; a host that is gone needs none.
+        if let Ok(bytes) = control::encode(message) {
+            self.post(self.lock(), bytes);
+        }
+    }
+
+    /// Queues bytes and sends what there is room for; false when the host is gone.
+    fn post(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, bytes: Vec<u8>) -> bool {
+        queue.rest.extend(bytes);
         match queue.write(&self.control) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if !queue.flushed {
@@ -112,7 +125,7 @@ impl Queue {
     /// Writes what there is room for; `WouldBlock` when something is left.
     fn write(&mut self, control: &Control) -> std::io::Result<()> {
         while !self.rest.is_empty() {
-            let sent = control.send_some(&self.rest)?;
+            let sent = control.send_some(&self.rest, &[])?;
             self.rest.drain(..sent.min(self.rest.len()));
         }
         Ok(())

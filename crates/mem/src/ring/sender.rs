@@ -76,6 +76,12 @@ impl Sender {
         Ok(now)
     }
 
+    /// What [`taken`](Self::taken) found when it looked last.
+    #[must_use]
+    pub fn known_taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Takes back all entries below `oldest` that nobody has taken: after this none of them is, but by a visit that is open
     /// now. Passes the fence of the module's proof: [`visit`](Self::visit) and the slots' states are to be looked at next,
     /// in that order.

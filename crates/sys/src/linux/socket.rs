@@ -44,32 +44,30 @@ impl Control {
     /// # Errors
     /// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles.
     pub fn send(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<()> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let fds: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if handles.len() > MAX_HANDLES || (!handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)))
-        {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let sent = rustix::io::retry_on_intr(|| {
-                rustix::net::sendmsg(&self.0, &[IoSlice::new(rest)], &mut control, flags)
-            })?;
-            control.clear();
-            rest = rest.get(sent..).unwrap_or_default();
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            sent += self.send_some(rest, if sent == 0 { handles } else { &[] })?;
         }
         Ok(())
     }
 
-    /// Sends what there is room for and returns how much that was.
+    /// Sends what there is room for and returns how much that was; the handles go with the first byte.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone.
-    pub fn send_some(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone; `InvalidInput` for too many handles.
+    pub fn send_some(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, flags))?)
+        if handles.is_empty() {
+            return Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, flags))?);
+        }
+        let handles: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if handles.len() > MAX_HANDLES || !control.push(SendAncillaryMessage::ScmRights(&handles)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let bytes = [IoSlice::new(bytes)];
+        Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &bytes, &mut control, flags))?)
     }
 
     /// Waits until there is room to send, or the peer is gone, `limit` at most.
@@ -178,7 +176,7 @@ mod tests {
         let (host, worker) = Control::pair().unwrap();
         let lots = vec![7; 64 * 1024];
         let mut sent = 0;
-        while let Ok(some) = host.send_some(&lots) {
+        while let Ok(some) = host.send_some(&lots, &[]) {
             sent += some;
         }
         let reader = std::thread::spawn(move || {
@@ -189,10 +187,10 @@ mod tests {
             worker
         });
         host.await_room(Duration::from_secs(60)).unwrap();
-        assert_eq!(host.send_some(b"x").unwrap(), 1);
+        assert_eq!(host.send_some(b"x", &[]).unwrap(), 1);
         drop(reader.join().unwrap());
         host.await_room(Duration::from_secs(60)).unwrap();
-        assert_eq!(host.send_some(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(host.send_some(b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

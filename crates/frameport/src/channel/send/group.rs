@@ -19,7 +19,7 @@ impl SendEnd {
                 return Err(self.state.violation(&lie));
             }
         }
-        Ok(inner.ledger.came_back())
+        Ok(inner.current.ledger.came_back())
     }
 
     /// How many frames the peer has taken, and whether it waits for another.
@@ -31,6 +31,6 @@ impl SendEnd {
 
     /// Whether the frame sent in `slot` at `generation` is still out, as far as this side looked.
     pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
-        self.lock().ledger.is_out(slot, generation)
+        self.lock().current.ledger.is_out(slot, generation)
     }
 }

@@ -9,7 +9,7 @@ use frameport_sys::clock::now_ns;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
-use super::{Inner, SendEnd};
+use super::{Account, Inner, SendEnd};
 use crate::error::Error;
 
 impl SendEnd {
@@ -27,18 +27,23 @@ impl SendEnd {
 
     fn publish_shared(&self, inner: &mut Inner, mut frame: Descriptor, quota: usize) -> Result<bool, String> {
         self.look(inner)?;
-        if inner.ledger.in_use() >= quota {
+        if !inner.current.joined {
+            return Ok(false);
+        }
+        if inner.in_use() >= quota {
             // An older frame makes room for this one.
-            let Some(oldest) = inner.ledger.oldest_queued() else { return Ok(false) };
+            let Some(oldest) = inner.oldest_queued() else { return Ok(false) };
             inner.ring.unlink(oldest + 1);
             self.look(inner)?;
-            if inner.ledger.in_use() >= quota {
+            if inner.in_use() >= quota {
                 return Ok(false);
             }
         }
-        self.audience.iter().for_each(|slots| slots.retain(frame.slot));
-        (frame.ring_seq, frame.pool) = (inner.ring.next_seq(), self.pool.decl.id);
-        inner.ledger.adopt(frame.slot, frame.generation, frame.ring_seq, frame.seq, now_ns());
+        let ring_seq = inner.ring.next_seq();
+        let Account { lot, ledger, audience, .. } = &mut inner.current;
+        audience.iter().for_each(|slots| slots.retain(frame.slot));
+        (frame.ring_seq, frame.pool) = (ring_seq, lot.pool.decl.id);
+        ledger.adopt(frame.slot, frame.generation, ring_seq, frame.seq, now_ns());
         inner.ring.publish(frame.encode());
         if let Some(depth) = self.delivery.depth() {
             let published = inner.ring.next_seq();
@@ -67,7 +72,9 @@ impl SendEnd {
     /// Gives back to the audience what this member has let go of.
     pub(crate) fn settle(&self) {
         if self.state.end().is_none() {
-            let looked = self.look(&mut self.lock());
+            let mut inner = self.lock();
+            let looked = self.look(&mut inner);
+            self.unlock(inner);
             drop(looked.map_err(|lie| self.state.violation(&lie)));
         }
     }
@@ -75,17 +82,10 @@ impl SendEnd {
     /// Takes back the oldest frame this member has not taken; false if there is none.
     pub(crate) fn take_back(&self) -> bool {
         let mut inner = self.lock();
-        let Some(oldest) = inner.ledger.oldest_queued().filter(|_| self.state.end().is_none()) else { return false };
+        let Some(oldest) = inner.oldest_queued().filter(|_| self.state.end().is_none()) else { return false };
         inner.ring.unlink(oldest + 1);
         let looked = self.look(&mut inner);
         drop(inner);
         looked.map_err(|lie| self.state.violation(&lie)).is_ok()
-    }
-
-    /// Gives the audience back what this member has let go of.
-    pub(super) fn give_back(&self, inner: &mut Inner) {
-        if let Some(slots) = &self.audience {
-            slots.release(inner.ledger.take_freed());
-        }
     }
 }

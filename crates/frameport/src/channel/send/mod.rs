@@ -3,8 +3,11 @@
 //! *Who calls it*: [`super::handle::Sender`]; the host's of an in channel, the worker's of an out channel. *Invariants*: one
 //! private lock covers ring and ledger; it is never held across a wait or a system call (but the wake-up at
 //! the link's end); a slot leaves by
-//! [`SendEnd::send`] and comes back by the ledger's look at the peer's words. *A hostile peer* is caught by the ledger.
+//! [`SendEnd::send`] and comes back by the ledger's look at the peer's words; a new spec is another pool beside the old one, which
+//! goes when its last slot is home, and there are two at most. *A hostile peer* is caught by the ledger.
 
+mod account;
+pub(crate) mod change;
 mod group;
 mod member;
 
@@ -20,9 +23,11 @@ use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
+use self::account::Account;
 use super::audience::Slots;
-use super::keep::{Keeper, Keepers};
+use super::keep::Keeper;
 use super::ledger::{Counts, Ledger, SlotViolation, State};
+use super::lot::Lot;
 use super::state::{End, LinkState};
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut, Home, Stamp};
@@ -33,7 +38,6 @@ use crate::trace;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SendEnd {
-    pub(crate) pool: Arc<Pool>,
     pub(crate) state: Arc<LinkState>,
     name: String,
     /// Index of the channel in the link.
@@ -42,24 +46,28 @@ pub(crate) struct SendEnd {
     bells: Arc<Bells>,
     delivery: Delivery,
     deadline: Option<Duration>,
-    /// Pools whose slots may go back in place here.
-    in_place: Vec<Arc<Pool>>,
-    /// Whose frames these are, where this is one of many that get them.
-    audience: Option<Arc<Slots>>,
     inner: Mutex<Inner>,
-    /// For each slot: the loan itself and the views made from it.
-    pins: Box<[Keepers]>,
     copied: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Inner {
     ring: ring::Sender,
-    ledger: Ledger,
+    /// The newest pool, and those before it that have slots out.
+    current: Account,
+    older: Vec<Account>,
+    /// What the ledgers of pools that are gone had counted.
+    settled: Counts,
+    /// Pools whose slots may go back in place here.
+    in_place: Vec<Arc<Pool>>,
     next_seq: u64,
     no_slot: u64,
     refused: u64,
     closed: bool,
+    /// The peer is gone.
+    reclaimed: bool,
+    /// Why the host does not grant the spec a worker asked for.
+    denied: Option<String>,
 }
 
 /// What [`SendEnd::new`] is made from.
@@ -82,34 +90,30 @@ pub(crate) struct Parts {
 impl SendEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, audience, ring } = parts;
-        let slots = pool.decl.slots;
-        let mut ledger = Ledger::new(slots, delivery != Delivery::Lossless);
-        if audience.is_some() {
-            // It lends nothing itself.
-            ledger.take_freed();
-        }
-        let inner = Mutex::new(Inner { ring, ledger, next_seq: 0, no_slot: 0, refused: 0, closed: false });
-        let pins = (0..slots).map(|_| Keepers::default()).collect();
-        let copied = AtomicU64::new(0);
-        Arc::new(Self {
-            pool,
-            state,
-            name,
-            channel,
-            peer,
-            bells,
-            delivery,
-            deadline,
+        let inner = Mutex::new(Inner {
+            ring,
+            current: Account::new(Lot::new(pool), audience, delivery, 0),
+            older: Vec::new(),
+            settled: Counts::default(),
             in_place,
-            audience,
-            inner,
-            pins,
-            copied,
-        })
+            next_seq: 0,
+            no_slot: 0,
+            refused: 0,
+            closed: false,
+            reclaimed: false,
+            denied: None,
+        });
+        let copied = AtomicU64::new(0);
+        Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its index in the link.
+    pub(crate) fn channel(&self) -> usize {
+        self.channel
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
@@ -125,31 +129,42 @@ impl SendEnd {
         slot_bit(self.channel)
     }
 
+    /// The newest pool.
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.lock().current.lot.pool)
+    }
+
+    /// The newest pool's lot, for those who get its slots back in place.
+    pub(crate) fn lot(&self) -> Arc<Lot> {
+        Arc::clone(&self.lock().current.lot)
+    }
+
     /// The pool of `id`, if its slots may go back in place here.
-    pub(crate) fn in_place(&self, id: u32) -> Option<&Arc<Pool>> {
-        self.in_place.iter().find(|pool| pool.decl.id == id)
+    pub(crate) fn in_place(&self, id: u32) -> Option<Arc<Pool>> {
+        self.lock().in_place.iter().find(|pool| pool.decl.id == id).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot to fill, if one is free now.
-    pub(crate) fn try_loan(self: &Arc<Self>) -> Result<Option<FrameMut>, Error> {
+    /// A slot to fill, if one is free now: of the newest pool, or, for an answer to a frame of the peer's pool `answers`, of
+    /// the one that goes with that.
+    pub(crate) fn try_loan(self: &Arc<Self>, answers: Option<u32>) -> Result<Option<FrameMut>, Error> {
         self.state.check_fork()?;
-        if self.audience.is_some() {
+        let mut inner = self.lock();
+        if inner.current.audience.is_some() {
             let what =
                 format!("channel '{}' of {} has the frames of an audience: loan them there", self.name, self.peer);
             return Err(Error::config(what));
         }
-        let mut inner = self.lock();
         self.check_open(&inner)?;
-        let loaned = self.look_for_slot(&mut inner);
-        drop(inner);
+        let loaned = self.look_for_slot(&mut inner, answers);
+        self.unlock(inner);
         let loaned = loaned.map_err(|lie| self.state.violation(&lie))?;
-        Ok(loaned.and_then(|(slot, generation)| {
-            self.pins.get(slot as usize)?.begin();
-            Some(FrameMut::new(Home::Channel(Arc::clone(self)), slot, generation))
+        Ok(loaned.map(|(lot, slot, generation)| {
+            lot.begin(slot);
+            FrameMut::new(Home::Channel { end: Arc::clone(self), lot }, slot, generation)
         }))
     }
 
@@ -162,39 +177,40 @@ impl SendEnd {
     }
 
     /// A free slot; on a live channel, where there is none, that of the oldest frame nobody has taken.
-    fn look_for_slot(&self, inner: &mut Inner) -> Result<Option<(u32, u64)>, String> {
+    fn look_for_slot(&self, inner: &mut Inner, answers: Option<u32>) -> Result<Option<(Arc<Lot>, u32, u64)>, String> {
         self.look(inner)?;
-        let mut loaned = inner.ledger.loan();
-        if loaned.is_none()
-            && let Some(oldest) = inner.ledger.oldest_queued()
-        {
+        loop {
+            let lender = inner.lender(answers.unwrap_or_else(|| self.state.newest_received()));
+            if !lender.joined {
+                return Ok(None);
+            }
+            if let Some((slot, generation)) = lender.ledger.loan() {
+                return Ok(Some((Arc::clone(&lender.lot), slot, generation)));
+            }
+            // It may be another pool's, which makes no slot here.
+            let Some(oldest) = inner.oldest_queued() else { return Ok(None) };
             inner.ring.unlink(oldest + 1);
             self.look(inner)?;
-            loaned = inner.ledger.loan();
         }
-        Ok(loaned)
     }
 
     /// Compares what was sent with the peer's words.
     fn look(&self, inner: &mut Inner) -> Result<(), String> {
-        let word_of = |slot| self.pool.peer.state(slot);
-        let looked = if self.delivery == Delivery::Lossless {
-            inner.ledger.look(word_of)
-        } else {
-            // In this order: see the ring's proof.
-            let visit = inner.ring.visit().map_err(|lie| lie.to_string())?;
-            inner.ledger.settle(visit, inner.ring.oldest(), word_of)
-        };
-        self.give_back(inner);
-        looked.map_err(|lie| lie.to_string())
+        if self.delivery == Delivery::Lossless {
+            return inner.accounts().try_for_each(Account::look);
+        }
+        // In this order: see the ring's proof.
+        let visit = inner.ring.visit().map_err(|lie| lie.to_string())?;
+        let oldest = inner.ring.oldest();
+        inner.accounts().try_for_each(|account| account.settle(visit, oldest))
     }
 
     /// A slot to fill: on a lossless channel waiting for one, on a live one now or not at all.
-    pub(crate) fn loan(self: &Arc<Self>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
+    pub(crate) fn loan(self: &Arc<Self>, answers: Option<u32>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
         if self.delivery != Delivery::Lossless {
-            return self.try_loan()?.ok_or_else(|| self.exhausted(Duration::ZERO));
+            return self.try_loan(answers)?.ok_or_else(|| self.exhausted(Duration::ZERO));
         }
-        let look = || Ok::<_, Error>(self.try_loan()?.map_or(Look::Nothing, Look::Found));
+        let look = || Ok::<_, Error>(self.try_loan(answers)?.map_or(Look::Nothing, Look::Found));
         match self.bells.wait(slot_bit(self.channel), until, look)? {
             Ok(frame) => Ok(frame),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
@@ -235,31 +251,36 @@ impl SendEnd {
         // A lie is found by those who can say so.
         let _ = self.look(&mut inner);
         let now = now_ns();
-        let slots = inner.ledger.slots().zip(&self.pins).filter_map(|((slot, entry), pins)| {
-            let peer = || self.peer.clone();
-            let (holder, sent) = match entry.state {
-                State::Filling if pins.is_views_alone() => (Holder::Views, false),
-                State::Filling => (Holder::Loan, false),
-                State::Free if entry.pinned => (Holder::Views, true),
-                State::Free | State::Left => return None,
-                State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => (Holder::Peer(peer()), true),
-                State::Held { .. } => (Holder::Peer(peer()), true),
-                State::Sent { .. } | State::Queued { .. } => (Holder::Waiting(peer()), true),
-                State::Doubt { .. } => (Holder::InDoubt(peer()), true),
-                State::Returned => (Holder::Returned(peer()), true),
-            };
-            Some(SlotHolder {
-                channel: self.name.clone(),
-                slot,
-                holder,
-                seq: sent.then_some(entry.seq),
-                age: sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns))),
-                bytes: self.pool.layout.size,
-                views: pins.views(),
-                made_at: trace::places(&self.pool, slot),
-            })
-        });
-        slots.collect()
+        let mut held = Vec::new();
+        for Account { lot, ledger, .. } in inner.accounts() {
+            held.extend(ledger.slots().zip(lot.pins()).filter_map(|((slot, entry), pins)| {
+                let peer = || self.peer.clone();
+                let (holder, sent) = match entry.state {
+                    State::Filling if pins.is_views_alone() => (Holder::Views, false),
+                    State::Filling => (Holder::Loan, false),
+                    State::Free if entry.pinned => (Holder::Views, true),
+                    State::Free | State::Left => return None,
+                    State::Sent { ring_seq } if taken.is_ok_and(|taken| ring_seq < taken) => {
+                        (Holder::Peer(peer()), true)
+                    }
+                    State::Held { .. } => (Holder::Peer(peer()), true),
+                    State::Sent { .. } | State::Queued { .. } => (Holder::Waiting(peer()), true),
+                    State::Doubt { .. } => (Holder::InDoubt(peer()), true),
+                    State::Returned => (Holder::Returned(peer()), true),
+                };
+                Some(SlotHolder {
+                    channel: self.name.clone(),
+                    slot,
+                    holder,
+                    seq: sent.then_some(entry.seq),
+                    age: sent.then(|| Duration::from_nanos(now.saturating_sub(entry.sent_ns))),
+                    bytes: lot.pool.layout.size,
+                    views: pins.views(),
+                    made_at: trace::places(&lot.pool, slot),
+                })
+            }));
+        }
+        held
     }
 
     /// Sends a filled slot. The frame is gone either way: on an error its slot is free again.
@@ -274,12 +295,12 @@ impl SendEnd {
 
     fn try_send(&self, mut frame: FrameMut) -> Result<u64, Error> {
         self.state.check_fork()?;
-        if !frame.home.is(self) {
+        let Some(lot) = frame.home.lot_of(self).map(Arc::clone) else {
             let what =
                 format!("this frame was loaned from another channel than '{}' of '{}'", self.name, self.state.name());
             return Err(Error::Format { what });
-        }
-        let meta_len = self.write_meta(&self.pool, frame.slot, &frame.meta)?;
+        };
+        let meta_len = self.write_meta(&lot.pool, frame.slot, &frame.meta)?;
         let mut inner = self.lock();
         self.check_open(&inner)?;
         let seq = frame.stamp.seq.unwrap_or(inner.next_seq);
@@ -287,7 +308,7 @@ impl SendEnd {
         let now = now_ns();
         let descriptor = Descriptor {
             ring_seq,
-            pool: self.pool.decl.id,
+            pool: lot.pool.decl.id,
             slot: frame.slot,
             generation: frame.generation,
             seq,
@@ -295,10 +316,13 @@ impl SendEnd {
             meta_len,
             ..frame.stamp.descriptor(now)
         };
-        inner.ledger.queue(frame.slot, ring_seq, seq, now);
+        let unpinned = lot.unpin(frame.slot, Keeper::Frame);
         frame.forget();
-        if self.unpin(frame.slot, Keeper::Frame) {
-            inner.ledger.unpin(frame.slot);
+        if let Some(ledger) = inner.ledger_of(&lot) {
+            ledger.queue(frame.slot, ring_seq, seq, now);
+            if unpinned {
+                ledger.unpin(frame.slot);
+            }
         }
         inner.next_seq = seq.wrapping_add(1);
         inner.ring.publish(descriptor.encode());
@@ -363,45 +387,35 @@ impl SendEnd {
         }
     }
 
-    /// Another view of a loaned or sent slot.
-    pub(crate) fn pin(&self, slot: u32) {
-        if let Some(pins) = self.pins.get(slot as usize) {
-            pins.add_view();
-        }
-    }
-
-    /// The loan or a view less; true when it was the last.
-    pub(crate) fn unpin(&self, slot: u32, keeper: Keeper) -> bool {
-        self.pins.get(slot as usize).is_some_and(|pins| pins.leave(keeper))
-    }
-
     /// The last view is gone.
-    pub(crate) fn unpinned(&self, slot: u32) {
-        self.free(|ledger| ledger.unpin(slot));
+    pub(crate) fn unpinned(&self, lot: &Arc<Lot>, slot: u32) {
+        self.free(lot, |ledger| ledger.unpin(slot));
     }
 
     /// The host's own code let go of a frame sent back in place.
-    pub(crate) fn let_go(&self, slot: u32) {
-        self.free(|ledger| ledger.let_go(slot));
+    pub(crate) fn let_go(&self, lot: &Arc<Lot>, slot: u32) {
+        self.free(lot, |ledger| ledger.let_go(slot));
     }
 
     /// Changes what this side's own threads may sleep for, and wakes them.
-    fn free(&self, change: impl FnOnce(&mut Ledger)) {
+    fn free(&self, lot: &Arc<Lot>, change: impl FnOnce(&mut Ledger)) {
         let mut inner = self.lock();
-        change(&mut inner.ledger);
+        inner.ledger_of(lot).map(change);
         // Under the lock that sleepers look under.
         let asleep = self.bells.is_own_side_asleep(slot_bit(self.channel));
-        drop(inner);
+        self.unlock(inner);
         if asleep {
             self.bells.interrupt_all();
         }
     }
 
     /// The host's check of a slot sent back in place.
-    pub(crate) fn returned(&self, slot: u32, generation: u64) -> Result<(), SlotViolation> {
+    pub(crate) fn returned(&self, lot: &Arc<Lot>, slot: u32, generation: u64) -> Result<(), SlotViolation> {
         // A slot the pool does not have fails in the ledger, whatever its word.
-        let word = if slot < self.pool.decl.slots { self.pool.peer.state(slot) } else { 0 };
-        self.lock().ledger.returned(slot, generation, word)
+        let word = if slot < lot.pool.decl.slots { lot.pool.peer.state(slot) } else { 0 };
+        let mut inner = self.lock();
+        // A pool is known to receivers no longer than it is here.
+        inner.ledger_of(lot).map_or(Ok(()), |ledger| ledger.returned(slot, generation, word))
     }
 
     /// The peer is gone. The link ends under the locks of all its ends: nothing is sent after the reclaim, and who knows of
@@ -410,25 +424,20 @@ impl SendEnd {
         let mut locked: Vec<_> = ends.iter().map(|end| (end, end.lock())).collect();
         for (this, inner) in &mut locked {
             // Its last words count as far as they make sense.
-            let _ = this.look(inner);
-            let taken = inner.ring.taken().unwrap_or(inner.ledger.counts().received);
-            inner.ledger.reclaim(taken);
-            if this.audience.is_some() {
-                inner.ledger.free_all();
-                this.give_back(inner);
-            }
+            let _ = (this.look(inner), inner.ring.taken());
+            let taken = inner.ring.known_taken();
+            inner.accounts().for_each(|account| account.reclaim(taken));
+            inner.reclaimed = true;
         }
         state.finish(end);
     }
 
-    /// The counters of a channel that carries this side's own pool only: the host's.
+    /// The counters of a channel that carries this side's own pools only: the host's.
     pub(crate) fn counts(&self) -> SendCounts {
         let mut inner = self.lock();
         if self.state.end().is_none() && !self.state.forked() {
             let looked = match self.delivery {
-                Delivery::Lossless => {
-                    inner.ring.taken().map(|taken| inner.ledger.note_taken(taken)).map_err(|lie| lie.to_string())
-                }
+                Delivery::Lossless => inner.ring.taken().map(|_| ()).map_err(|lie| lie.to_string()),
                 Delivery::Latest | Delivery::Newest(_) => self.look(&mut inner),
             };
             if let Err(lie) = looked {
@@ -437,7 +446,18 @@ impl SendEnd {
                 inner = self.lock();
             }
         }
-        SendCounts { slots: inner.ledger.counts(), no_slot: inner.no_slot, refused: inner.refused }
+        let settled = inner.settled;
+        let mut slots = inner.accounts().fold(settled, |all, account| all + account.ledger.counts());
+        if self.delivery == Delivery::Lossless {
+            slots.received = inner.ring.known_taken();
+        }
+        let out = slots.sent.saturating_sub(slots.received).saturating_sub(slots.retracted);
+        SendCounts {
+            slots,
+            lost: if inner.reclaimed { out } else { 0 },
+            no_slot: inner.no_slot,
+            refused: inner.refused,
+        }
     }
 }
 
@@ -445,6 +465,8 @@ impl SendEnd {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendCounts {
     pub(crate) slots: Counts,
+    /// Never taken, and the peer is gone.
+    pub(crate) lost: u64,
     pub(crate) no_slot: u64,
     pub(crate) refused: u64,
 }

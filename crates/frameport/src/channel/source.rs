@@ -1,0 +1,133 @@
+//! One pool whose frames arrive at a receiving end: which of its slots are in this side's hands.
+//!
+//! *Who calls it*: [`super::recv::RecvEnd`] takes, frames and their holds release. *Invariants*: a slot is in this side's
+//! hands from the take to the drop of its last hold; releasing never blocks and may happen on any thread; frames keep their
+//! source, also when the end has let go of it. *A hostile peer* is caught at the take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use frameport_mem::park::Bells;
+use frameport_wire::layout::{released, slot_bit};
+
+use super::keep::{Keeper, Keepers};
+use super::lot::Lot;
+use super::send::SendEnd;
+use super::state::LinkState;
+use crate::holders::{Holder, Peer, SlotHolder};
+use crate::pool::Pool;
+use crate::trace;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) state: Arc<LinkState>,
+    /// For slots sent back in place: the end that sent them out, which has their ledger.
+    sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>,
+    bells: Arc<Bells>,
+    /// Whom to ring for a released slot; nobody, where the sender never waits for one.
+    bit: Option<u64>,
+    hands: Box<[Hand]>,
+}
+
+/// One slot, as far as it is in this side's hands. Changed without the end's lock: frames are dropped on any thread.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    /// The ticket of the entry it came with while it is held, 0 while it is not.
+    pub(super) ticket: AtomicU64,
+    pub(super) holds: Keepers,
+    /// Of the frame in it, for those who ask; read and written under the end's lock.
+    pub(super) seq: AtomicU64,
+    pub(super) since_ns: AtomicU64,
+}
+
+impl Source {
+    /// The peer's own pool, on the channel of that number whose sender waits for slots or not.
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        state: &Arc<LinkState>,
+        bells: &Arc<Bells>,
+        channel: usize,
+        waits: bool,
+    ) -> Self {
+        let (state, bells, bit) = (Arc::clone(state), Arc::clone(bells), waits.then(|| slot_bit(channel)));
+        Self { hands: Self::hands_of(&pool), pool, state, sent_by: None, bells, bit }
+    }
+
+    /// One that this side sent out, for slots that come back in place.
+    pub(super) fn returned(end: Arc<SendEnd>, lot: Arc<Lot>, bells: &Arc<Bells>) -> Self {
+        let (pool, state, bells) = (Arc::clone(&lot.pool), Arc::clone(&end.state), Arc::clone(bells));
+        Self { hands: Self::hands_of(&pool), pool, state, sent_by: Some((end, lot)), bells, bit: None }
+    }
+
+    fn hands_of(pool: &Pool) -> Box<[Hand]> {
+        (0..pool.decl.slots).map(|_| Hand::default()).collect()
+    }
+
+    /// Whether it is the peer's own pool.
+    pub(super) fn is_peers(&self) -> bool {
+        self.sent_by.is_none()
+    }
+
+    pub(super) fn hand(&self, slot: u32) -> Option<&Hand> {
+        self.hands.get(slot as usize)
+    }
+
+    /// The ledger's word on a slot the peer sends back in place.
+    pub(super) fn check_returned(&self, slot: u32, generation: u64) -> Result<(), String> {
+        let returned = self.sent_by.as_ref().map_or(Ok(()), |(end, lot)| end.returned(lot, slot, generation));
+        returned.map_err(|lie| lie.to_string())
+    }
+
+    /// Another view of a held slot.
+    pub(crate) fn hold(&self, slot: u32) {
+        self.hand(slot).into_iter().for_each(|hand| hand.holds.add_view());
+    }
+
+    /// Whether a frame's own hold is the only one.
+    pub(crate) fn is_sole(&self, slot: u32) -> bool {
+        self.hand(slot).is_some_and(|hand| hand.holds.is_frame_alone())
+    }
+
+    /// The frame or a view less; the last one releases the slot.
+    pub(crate) fn unhold(&self, slot: u32, keeper: Keeper) {
+        // A forked child has neither the mapping nor a right to speak for its parent.
+        if self.state.forked() || !self.hand(slot).is_some_and(|hand| hand.holds.leave(keeper)) {
+            return;
+        }
+        let Some(ring_seq) = self.forget(slot) else { return };
+        match &self.sent_by {
+            Some((end, lot)) => end.let_go(lot, slot),
+            None => {
+                self.pool.own.set_state(slot, released(ring_seq));
+                self.bit.into_iter().for_each(|bit| self.bells.ring(bit));
+            }
+        }
+    }
+
+    /// Takes a slot out of this side's hands: the ring sequence it came with, if it was in them.
+    pub(crate) fn forget(&self, slot: u32) -> Option<u64> {
+        self.hand(slot)?.ticket.swap(0, Ordering::Release).checked_sub(1)
+    }
+
+    /// The slots in this side's hands.
+    pub(super) fn held(&self) -> impl Iterator<Item = (u32, &Hand)> {
+        (0..).zip(&self.hands).filter(|(_, hand)| hand.ticket.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The same, as they are told to people.
+    pub(super) fn holders(&self, channel: &str, peer: &Peer, now_ns: u64) -> impl Iterator<Item = SlotHolder> {
+        self.held().map(move |(slot, hand)| SlotHolder {
+            channel: channel.to_owned(),
+            slot,
+            holder: if self.is_peers() { Holder::Received(peer.clone()) } else { Holder::Returned(peer.clone()) },
+            seq: Some(hand.seq.load(Ordering::Relaxed)),
+            age: Some(Duration::from_nanos(now_ns.saturating_sub(hand.since_ns.load(Ordering::Relaxed)))),
+            bytes: self.pool.layout.size,
+            views: hand.holds.views(),
+            made_at: trace::places(&self.pool, slot),
+        })
+    }
+}

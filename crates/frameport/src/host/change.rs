@@ -1,0 +1,258 @@
+//! Another spec for channels of a link that runs: new pools beside those there are.
+//!
+//! *Who calls it*: the handles' `change_spec` by way of [`LinkState::change`](crate::channel::state::LinkState::change),
+//! [`super::Worker::change_spec`], and the service thread for what a worker says about pools. *Invariants*: one change of a link
+//! at a time; a pool is known here before the worker is told of it, and used when it says that it has it; a channel has two
+//! pools at most. What is told of pools leaves in the order in which it is done here. *A hostile worker* can make a change wait
+//! to its deadline, and ask for what is refused.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use frameport_mem::park::{Ended, Until};
+use frameport_sys::handle::Handle;
+use frameport_sys::sync::{Mutex, MutexGuard};
+use frameport_sys::thread;
+use frameport_wire::control::{self, Delivery, NewPool, ToWorker};
+use frameport_wire::layout::MAX_CHANNELS;
+use frameport_wire::spec::Spec;
+
+use super::supervised::Supervised;
+use crate::channel::lot::Lot;
+use crate::channel::recv::RecvEnd;
+use crate::channel::send::SendEnd;
+use crate::channel::send::change::PAUSE;
+use crate::error::Error;
+use crate::link::Ends;
+use crate::pool::{self, Handles, Pool};
+
+/// Waiting for a worker to let go of a pool, it is asked again after so many pauses.
+const ASK_AGAIN: u32 = 100;
+/// How long the change a worker asks for may wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a link keeps about its changes.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// The first ones are the channels' own.
+    next_pool: AtomicU32,
+    busy: AtomicBool,
+    /// The worker has asked for a change that is not answered yet.
+    asked: AtomicBool,
+    /// A pool of this host's, and one of the worker's that goes with it.
+    pairs: Mutex<Vec<(u32, u32)>>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        let (busy, asked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { next_pool: AtomicU32::new(MAX_CHANNELS as u32), busy, asked, pairs: Mutex::default() }
+    }
+}
+
+/// The right to change a link, given back on drop.
+struct Turn<'a>(&'a Changes);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+impl Changes {
+    fn pairs(&self) -> MutexGuard<'_, Vec<(u32, u32)>> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Supervised {
+    fn all_ends(&self) -> &Ends {
+        self.ends.get_or_init(Ends::default)
+    }
+
+    /// Gives the channel of that index another spec.
+    pub(super) fn change_channel(&self, channel: usize, spec: &Spec, until: &mut Until<'_>) -> Result<(), Error> {
+        let ends = self.all_ends();
+        let input = ends.send.iter().find(|end| end.channel() == channel);
+        let output = ends.recv.iter().find(|end| end.channel() == channel);
+        self.change(input, &output.into_iter().collect::<Vec<_>>(), spec, until)
+    }
+
+    /// Gives the first channel to the worker another spec, and those back from it that had the same.
+    pub(super) fn change_first(&self, spec: &Spec, until: &mut Until<'_>) -> Result<(), Error> {
+        let ends = self.all_ends();
+        let Some(input) = ends.send.first() else {
+            let what = format!("worker '{}' has no input channel whose spec could change", self.state.name());
+            return Err(Error::config(what));
+        };
+        let before = input.pool();
+        let follows = |end: &&Arc<RecvEnd>| end.pools().last().is_some_and(|pool| pool.spec == before.spec);
+        self.change(Some(input), &ends.recv.iter().filter(follows).collect::<Vec<_>>(), spec, until)
+    }
+
+    fn change(
+        &self,
+        input: Option<&Arc<SendEnd>>,
+        outputs: &[&Arc<RecvEnd>],
+        spec: &Spec,
+        until: &mut Until<'_>,
+    ) -> Result<(), Error> {
+        let _turn = self.take_turn(until)?;
+        let input = input.filter(|end| end.pool().spec != *spec);
+        let is_other = |end: &&&Arc<RecvEnd>| end.pools().last().is_none_or(|pool| pool.spec != *spec);
+        let outputs: Vec<_> = outputs.iter().filter(is_other).collect();
+        if input.is_some_and(|end| end.pool().decl.shared) {
+            return Err(Error::config("these frames are an audience's: change its spec"));
+        }
+        input.map_or(Ok(()), |end| end.await_home(until))?;
+        outputs.iter().try_for_each(|end| self.await_left(end, until))?;
+
+        let older = input.map(|end| end.pool());
+        let sizes = older.clone().into_iter().chain(outputs.iter().filter_map(|end| end.pools().pop()));
+        let decls = sizes.map(|pool| pool::declare(self.next_pool(), spec, pool.decl.slots, pool.decl.meta));
+        let decls = decls.collect::<Result<Vec<_>, _>>()?;
+        pool::check_memory(self.state.name(), decls.iter().map(|decl| decl.len as u64).sum())?;
+        let made = decls.into_iter().map(|decl| Pool::create(decl, spec)).collect::<Result<Vec<_>, _>>()?;
+        let mut made = made.into_iter();
+
+        let new_input = input.and_then(|end| Some((end, made.next()?)));
+        // The worker answers older frames from its older pools.
+        let answers = new_input.as_ref().map_or(0, |(_, (pool, _))| pool.decl.id);
+        for (end, (pool, handles)) in outputs.iter().zip(made) {
+            if let (Some(from), Some(to)) = (&older, end.pools().pop()) {
+                self.changes.pairs().push((from.decl.id, to.decl.id));
+            }
+            let (pool, channel) = (Arc::new(pool), end.channel());
+            end.add_pool(Arc::clone(&pool));
+            self.announce(&pool, NewPool { channel, answers, ..self.news(&pool) }, handles)?;
+        }
+        if let Some((end, (pool, handles))) = new_input {
+            let lot = Lot::new(Arc::new(pool));
+            let takes_back = |out: &&Arc<RecvEnd>| {
+                let newest = out.pools().pop();
+                out.delivery() == Delivery::Lossless && newest.is_some_and(|pool| pool.spec.same_memory(spec))
+            };
+            let back: Vec<_> = self.all_ends().recv.iter().filter(takes_back).collect();
+            back.iter().for_each(|out| out.add_in_place(Arc::clone(&lot), Arc::clone(end)));
+            end.add_lot(Arc::clone(&lot), None, 0, false);
+            let returns = back.iter().map(|out| out.channel()).collect();
+            self.announce(&lot.pool, NewPool { channel: end.channel(), returns, ..self.news(&lot.pool) }, handles)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else changes this link.
+    fn take_turn(&self, until: &mut Until<'_>) -> Result<Turn<'_>, Error> {
+        while self.changes.busy.swap(true, Ordering::Acquire) {
+            self.pause(until)?;
+        }
+        Ok(Turn(&self.changes))
+    }
+
+    fn pause(&self, until: &mut Until<'_>) -> Result<(), Error> {
+        match until.step() {
+            Ok(limit) => thread::sleep(limit.map_or(PAUSE, |limit| limit.min(PAUSE))),
+            Err(Ended::Interrupted) => return Err(Error::Interrupted),
+            Err(Ended::TimedOut { after }) => {
+                let (link, channel) = (self.state.name().to_owned(), "a change of spec".to_owned());
+                return Err(Error::Timeout { link, channel, after });
+            }
+        }
+        self.state.check()
+    }
+
+    /// Waits until the worker has let go of all its pools of a channel but the newest.
+    fn await_left(&self, end: &RecvEnd, until: &mut Until<'_>) -> Result<(), Error> {
+        for turn in 1_u32.. {
+            let pools = end.pools();
+            let [older @ .., _newest] = pools.as_slice() else { break };
+            if older.is_empty() {
+                break;
+            }
+            if turn.is_multiple_of(ASK_AGAIN) {
+                older.iter().for_each(|pool| self.retire(pool.decl.id));
+            }
+            self.pause(until)?;
+        }
+        Ok(())
+    }
+
+    fn next_pool(&self) -> u32 {
+        self.changes.next_pool.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn news(&self, pool: &Pool) -> NewPool {
+        NewPool { channel: 0, spec: pool.spec.clone(), pool: pool.decl.clone(), answers: 0, returns: Vec::new() }
+    }
+
+    fn announce(&self, pool: &Pool, news: NewPool, handles: Handles) -> Result<(), Error> {
+        tracing::debug!(link = self.state.name(), pool = pool.decl.id, spec = %pool.spec, "new pool");
+        self.tell(&ToWorker::Pool(news), handles.into_vec())
+    }
+
+    /// Tells the worker something about pools.
+    fn tell(&self, message: &ToWorker, handles: Vec<Handle>) -> Result<(), Error> {
+        let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
+        self.outbox.pool(&self.control, bytes, handles);
+        Ok(())
+    }
+
+    fn retire(&self, pool: u32) {
+        // A message of numbers is never too long.
+        let _ = self.tell(&ToWorker::Retire { pool }, Vec::new());
+    }
+
+    /// An older pool of this host's is home: the worker lets go of it, and of its own that went with it.
+    pub(super) fn came_home(&self, pool: u32) {
+        self.all_ends().recv.iter().for_each(|end| end.drop_pool(pool));
+        let paired: Vec<(u32, u32)> = self.changes.pairs().extract_if(.., |(with, _)| *with == pool).collect();
+        self.retire(pool);
+        paired.into_iter().for_each(|(_, theirs)| self.retire(theirs));
+    }
+
+    /// The worker has a new pool of this host's, or one of its own.
+    pub(super) fn joined(&self, pool: u32) {
+        self.all_ends().send.iter().for_each(|end| end.joined(pool));
+    }
+
+    /// The worker has let go of an older pool of its own.
+    pub(super) fn left(&self, pool: u32) {
+        self.all_ends().recv.iter().for_each(|end| end.left(pool));
+    }
+
+    /// The worker wants to send something else. Not on the calling thread, which serves all workers; one wish at a time.
+    pub(super) fn respec(self: &Arc<Self>, channel: usize, spec: Spec) {
+        if self.changes.asked.swap(true, Ordering::Relaxed) {
+            return self.deny(channel, "it has asked for another change before, which is under way".to_owned());
+        }
+        let this = Arc::clone(self);
+        let grant = move || {
+            let granted = this.grant(channel, &spec);
+            this.changes.asked.store(false, Ordering::Relaxed);
+            granted.unwrap_or_else(|error| this.deny(channel, error.to_string()));
+        };
+        if let Err(error) = thread::Builder::new().name("frameport-spec".into()).spawn(grant) {
+            self.changes.asked.store(false, Ordering::Relaxed);
+            self.deny(channel, error.to_string());
+        }
+    }
+
+    fn deny(&self, channel: usize, reason: String) {
+        let _ = self.tell(&ToWorker::Denied { channel, reason }, Vec::new());
+    }
+
+    fn grant(&self, channel: usize, spec: &Spec) -> Result<(), Error> {
+        let refused = |what| Err(Error::config(format!("worker '{}' wants to send {spec}: {what}", self.state.name())));
+        let Some(output) = self.all_ends().recv.iter().find(|end| end.channel() == channel) else {
+            return refused("it has no such channel".to_owned());
+        };
+        let Some(newest) = output.pools().pop() else { return Ok(()) };
+        let need = pool::declare(0, spec, newest.decl.slots, newest.decl.meta)?.len as u64;
+        if need > self.output_limit {
+            let (slots, limit) = (newest.decl.slots, self.output_limit);
+            return refused(format!("{need} bytes for {slots} slots are over the output limit of {limit}"));
+        }
+        self.change(None, &[output], spec, &mut Until::after(PATIENCE))
+    }
+}
