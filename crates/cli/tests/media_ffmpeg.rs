@@ -362,3 +362,17 @@ fn missing_ffmpeg_names_the_remedy() {
     let error = error.to_string();
     assert!(error.contains("apt install ffmpeg") && error.contains("pip install imageio-ffmpeg"), "{error}");
 }
+
+#[test]
+fn an_input_that_changes_its_size_goes_on_in_the_size_it_began_with() {
+    let folder = folder("resized");
+    let [large, small, both] = ["large.ts", "small.ts", "both.ts"].map(|name| folder.join(name));
+    clip(&large, "320x240", "-c:v libx264 -g 1");
+    clip(&small, "160x128", "-c:v libx264 -g 1");
+    fs::write(&both, [fs::read(large).unwrap(), fs::read(small).unwrap()].concat()).unwrap();
+    let copied = copy(both.to_str().unwrap(), &folder.join("out.mp4"), None).unwrap();
+    assert_eq!(copied.frames, 50);
+    let said =
+        |note: &String| note.contains("changes its size (to 160x128)") && note.contains("to the 320x240 it began");
+    assert!(copied.notes.iter().any(said), "{:?}", copied.notes);
+}

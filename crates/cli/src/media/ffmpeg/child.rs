@@ -16,6 +16,8 @@ use super::MediaError;
 
 const KEPT_LINES: usize = 400;
 const LONGEST_LINE: u64 = 1000;
+/// The most sizes that are remembered of an input that changes its.
+const KEPT_SIZES: usize = 4;
 /// How long the description is waited for once frames come: it has been printed by then, in words known here or not.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,8 @@ struct Text {
     errors: Vec<String>,
     error_count: u64,
     head_done: bool,
+    /// Sizes the input changed to in the middle, each once.
+    sizes: Vec<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,6 +104,11 @@ impl Ffmpeg {
         Some(if more > 0 { format!("{first} (and {more} more messages)") } else { first })
     }
 
+    /// The sizes the input changed to in the middle, as one phrase. Call after [`Ffmpeg::wait`].
+    pub(super) fn other_sizes(&self) -> Option<String> {
+        Some(lock(&self.said.text).sizes.join(", ")).filter(|sizes| !sizes.is_empty())
+    }
+
     /// Why it ended badly: its first errors, for those after them only follow.
     pub(super) fn failure(&self, status: Option<ExitStatus>) -> String {
         let first = lock(&self.said.text).errors.join("; ");
@@ -145,6 +154,13 @@ impl Said {
                 text.errors.push(error);
             }
         }
+        // "… because video parameters changed to yuv420p(tv, bt709), 160x128, …", of ffmpeg 6.1 and newer.
+        if let Some((_, changed)) = clean.split_once("parameters changed to ") {
+            let is_size = |word: &&str| word.split_once('x').is_some_and(|(w, h)| is_number(w) && is_number(h));
+            let size = changed.split(", ").find(is_size).map(str::to_owned);
+            let new = size.filter(|size| text.sizes.len() < KEPT_SIZES && !text.sizes.contains(size));
+            text.sizes.extend(new);
+        }
         if !text.head_done {
             // Once the output's stream is described, all is said.
             let is_output = text.head.iter().any(|line| line.starts_with("[info] Output #0"));
@@ -157,6 +173,10 @@ impl Said {
             }
         }
     }
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `[h264 @ 0x55d0] [error] no frame!` without what only ffmpeg's authors need.

@@ -153,6 +153,12 @@ impl Decoder {
         if !status.is_some_and(|status| status.success()) {
             return Err(self.wrong(self.ffmpeg.failure(status)));
         }
+        if let Some(sizes) = self.ffmpeg.other_sizes() {
+            let VideoSpec { width, height, .. } = self.spec;
+            self.notes.push(format!(
+                "the input changes its size (to {sizes}): ffmpeg has scaled it to the {width}x{height} it began with"
+            ));
+        }
         if let Some(errors) = self.ffmpeg.errors() {
             self.notes.push(format!("the input is damaged or incomplete, {} frames were read: {errors}", self.frame));
         }
