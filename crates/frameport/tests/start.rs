@@ -15,8 +15,8 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// Longer than any start here needs, short enough to wait for.
-const SHORT: Duration = Duration::from_millis(300);
+/// Deadlines of starts that fail: one that is enough for a worker to come as far as it gets, if need be, on any machine.
+const DEADLINES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(2), Duration::from_secs(15)];
 
 /// The workers of this file.
 #[test]
@@ -68,7 +68,7 @@ fn worker_process() {
         "leaves_a_child" => {
             // In a session of its own: the end of the worker's group does not reach it.
             let pid = std::process::Command::new("setsid")
-                .args(["sleep", "5"])
+                .args(["sleep", "60"])
                 .stdin(OwnedFd::from(link))
                 .spawn()
                 .unwrap()
@@ -186,17 +186,23 @@ fn programs_that_end_before_they_connect_say_how() {
 
 #[test]
 fn programs_that_never_become_ready_are_ended_at_the_deadline() {
+    let never_ready = |builder: WorkerBuilder, stage: &str| {
+        for limit in DEADLINES {
+            let (error, text) = failure(builder.clone().ready_timeout(limit));
+            let Error::NotReady { pid, .. } = error else { panic!("{text}") };
+            assert!(Watched::open(pid).is_none(), "it is gone");
+            assert_says(&text, &["(pid ", &format!("within {} s", limit.as_secs_f32())]);
+            if text.contains(stage) {
+                return text;
+            }
+        }
+        panic!("none came as far as that it {stage}");
+    };
     for (role, stage) in [("mute", "did not connect"), ("never_ready", "connected but did not come to its first recv")]
     {
-        let (error, text) = failure(small_worker(role).ready_timeout(SHORT));
-        assert!(matches!(error, Error::NotReady { .. }), "{text}");
-        assert_says(&text, &[role, "(pid ", stage, "within 0.3 s"]);
-        let Error::NotReady { pid, .. } = error else { unreachable!() };
-        assert!(Watched::open(pid).is_none(), "it is gone");
+        assert_says(&never_ready(small_worker(role), stage), &[role]);
     }
-    let (error, text) = failure(shell("echo loading >&2; sleep 100").ready_timeout(SHORT));
-    assert!(matches!(error, Error::NotReady { .. }));
-    assert_says(&text, &["loading"]);
+    never_ready(shell("echo loading >&2; sleep 100"), "loading");
 }
 
 #[test]
