@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use frameport::spec::{PixelFormat, VideoSpec};
@@ -69,11 +71,40 @@ pub(crate) fn children() -> Vec<u32> {
     pids.filter(|&pid| stat(pid, 4) == Some(u64::from(std::process::id()))).collect()
 }
 
-/// Field `number` of `/proc/PID/stat`, counted as its manual does.
-pub(crate) fn stat(pid: u32, number: usize) -> Option<u64> {
+/// Field `number` of `/proc/PID/stat`, or of its thread `PID/task/TID`, counted as its manual does.
+pub(crate) fn stat(pid: impl Display, number: usize) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name that may hold anything.
     stat.rsplit_once(") ")?.1.split(' ').nth(number - 3)?.parse().ok()
+}
+
+/// Kilobytes of a process that are in memory, as `/proc/PID/smaps_rollup` counts them: "Rss:", or "Pss:" for its share.
+pub(crate) fn memory(pid: u32, count: &str) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix(count)).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// Of each of a process's threads, how often it has given up its core: to sleep, and because it had to.
+pub(crate) fn switches(pid: u32) -> BTreeMap<u32, [u64; 2]> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let threads = threads.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let count = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let counts = [count("voluntary_ctxt_switches:")?, count("nonvoluntary_ctxt_switches:")?];
+        Some((entry.file_name().to_str()?.parse().ok()?, counts))
+    });
+    threads.collect()
+}
+
+/// Which of the descriptors are readable, waiting for one.
+pub(crate) fn readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Vec<usize> {
+    let limit =
+        limit.map(|limit| Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() });
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    poll(&mut fds, limit.as_ref()).unwrap();
+    (0..).zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(place, _)| place).collect()
 }
 
 /// A process that can be waited for though it is no child, without its number passing to another meanwhile.
