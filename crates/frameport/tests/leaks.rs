@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{ROLE, children, is_picture, mapped_regions, open_files, picture, role, small_worker, stat, worker};
+use common::{
+    ROLE, children, is_picture, mapped_regions, memory, open_files, picture, role, small_worker, stat, worker,
+};
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, Worker};
 use frameport_sys::{inherit, socket};
@@ -199,13 +201,6 @@ fn frames_on_other_threads() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Bytes of this process that are in memory.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-}
-
 /// 100,000 frames there and back: no descriptor, no memory, no page fault per frame, every byte right.
 fn many_frames() {
     const WARM_UP: u64 = 5_000;
@@ -233,11 +228,11 @@ fn many_frames() {
         });
     };
     exchange(0, WARM_UP);
-    let (files, memory, fault_counts) = (open_files(), resident(), faults());
+    let (files, resident, fault_counts) = (open_files(), memory(std::process::id(), "Rss:"), faults());
     exchange(WARM_UP, WARM_UP + FRAMES);
     assert_eq!(open_files(), files);
-    let grown = resident().saturating_sub(memory);
-    assert!(grown < 1 << 20, "{grown} bytes more after {FRAMES} frames");
+    let grown = memory(std::process::id(), "Rss:").saturating_sub(resident);
+    assert!(grown < 1024, "{grown} kB more after {FRAMES} frames");
     let [host, theirs] = faults();
     let (host, theirs) = (host - fault_counts[0], theirs - fault_counts[1]);
     // A new thread's stack and the like; one fault in each thousand frames would be far more.
