@@ -19,7 +19,8 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("worker.py", "host.py", "short.py", "many.py", "tuned.py", "tune.py", "detect.py", "live.py", "mean.py", "audience.py"):
+    pairs = ("worker host", "short many", "tuned tune", "detect live", "mean audience", "resize")
+    for name in (f"{word}.py" for pair in pairs for word in pair.split()):
         (tmp_path / name).write_text(block(name))
     return tmp_path
 
@@ -51,6 +52,11 @@ def test_a_camera_does_not_wait_for_a_slow_model(folder: Path) -> None:
     seqs = [int(line.split()[0]) for line in found]
     assert seqs == sorted(set(seqs)) and seqs[-1] == 59, found
     assert "offered: 60, sent: 60" in stats and "no_slot: 0" in stats, stats
+
+
+def test_a_source_changes_its_size(folder: Path) -> None:
+    lines = run(sys.executable, "resize.py", cwd=folder).splitlines()
+    assert ["640x360" in line or "960x360" in line for line in lines] == [True] * 4 and len(set(lines)) == 2
 
 
 def test_one_frame_is_read_by_many(folder: Path) -> None:

@@ -17,7 +17,6 @@ use crate::spec::Spec;
 #[derive(Debug)]
 pub(crate) struct Audience {
     core: frameport::Audience,
-    spec: Py<Spec>,
 }
 
 impl Audience {
@@ -35,15 +34,21 @@ impl Audience {
 #[pymethods]
 impl Audience {
     #[new]
-    fn new(py: Python<'_>, spec: Py<Spec>, slots: u32) -> PyResult<Self> {
-        let made = py.detach(|| frameport::Audience::new(&spec.get().core, slots));
-        Ok(Self { core: made.map_err(|error| to_py(py, &error))?, spec })
+    fn new(py: Python<'_>, spec: &Spec, slots: u32) -> PyResult<Self> {
+        let made = py.detach(|| frameport::Audience::new(&spec.core, slots));
+        Ok(Self { core: made.map_err(|error| to_py(py, &error))? })
     }
 
-    /// What the frames are.
+    /// What the frames are that are loaned now.
     #[getter]
-    fn spec(&self, py: Python<'_>) -> Py<Spec> {
-        self.spec.clone_ref(py)
+    fn spec(&self, py: Python<'_>) -> PyResult<Spec> {
+        Spec::of(py, self.core.spec())
+    }
+
+    /// Frames of another spec from now on: a new pool. Each member goes over to it at its own pace; what was loaned or sent
+    /// before stays what it is.
+    fn change_spec(&self, py: Python<'_>, spec: &Spec) -> PyResult<()> {
+        py.detach(|| self.core.change_spec(spec.core.clone())).map_err(|error| to_py(py, &error))
     }
 
     /// A slot to fill: `with audience.loan() as frame: ...` sends it to every member. Never waits.
@@ -68,7 +73,7 @@ impl Audience {
     }
 
     fn __repr__(&self) -> String {
-        format!("<frameport.Audience of {}, {} members>", self.spec.get().core, self.stats().members)
+        format!("<frameport.Audience of {}, {} members>", self.core.spec(), self.stats().members)
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -66,3 +66,23 @@ def test_a_lossless_member_that_takes_nothing_is_cut_off(start):
         audience.send(np.full((6, 8), n, np.uint8))
     with pytest.raises(fp.CutOff, match="no room for frame"):
         worker.recv(timeout=30)
+
+
+def test_members_go_over_to_another_spec(start):
+    reader = """
+        import frameport as fp
+        with fp.connect(output=fp.Spec.tensor("int64", (3,))) as link:
+            for frame in link:
+                with link.reply(frame) as out:
+                    out.array[:] = (*frame.array.shape, int(frame.array.sum()))
+    """
+    audience = fp.Audience(SPEC, slots=9)
+    workers = [start(reader, audience) for _ in range(2)]
+    for n in range(30):
+        spec = fp.Spec("gray", 8 + n // 10, 6)
+        audience.change_spec(spec)
+        with audience.loan() as frame:
+            assert audience.spec == frame.spec == spec
+            frame.array[:] = n
+        for worker in workers:
+            assert worker.recv(timeout=30).array.tolist() == [6, 8 + n // 10, n * 6 * (8 + n // 10)]

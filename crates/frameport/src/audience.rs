@@ -3,13 +3,13 @@
 //! *Who calls it*: host applications; a worker joins by [`crate::WorkerBuilder::share`]. *Invariants*: only this process may
 //! write the pixels (the region is sealed after it was mapped); a frame's slot is reused when no member has it and no view
 //! of this side's own is alive; each member has a quota, and the quotas together leave a slot to fill, so that no member's
-//! pace is another's. *A hostile worker* can keep its quota. Frames of an audience cannot be changed by it, nor go back in
+//! pace is another's; after a change of spec each member goes over to the new pool on its own. *A hostile worker* can keep its quota. Frames of an audience cannot be changed by it, nor go back in
 //! place.
 
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use frameport_mem::park::{Ended, Until};
+use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::clock::now_ns;
 use frameport_sys::memory::ForkStamp;
 use frameport_sys::sync::{Mutex, MutexGuard};
@@ -33,13 +33,26 @@ const META: u32 = 4096;
 /// What everything of an audience shares.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) memory: SharedMemory,
-    pub(crate) pool: Pool,
-    pub(crate) slots: Arc<Slots>,
+    pools: Mutex<Pools>,
     fork: ForkStamp,
     members: Mutex<Members>,
     /// Held while a frame is shared: every member gets the frames in one order.
     sending: Mutex<Sending>,
+}
+
+/// One pool of an audience: there is another after each change of spec.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) memory: SharedMemory,
+    pub(crate) pool: Pool,
+    pub(crate) slots: Arc<Slots>,
+}
+
+#[derive(Debug)]
+struct Pools {
+    newest: Arc<Shared>,
+    /// Those that members or this side's own views still have.
+    older: Vec<Weak<Shared>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,10 +70,43 @@ struct Sending {
 }
 
 /// A worker that receives an audience's frames.
-#[derive(Debug)]
 struct Member {
     end: Arc<SendEnd>,
     seat: Seat,
+    follow: Follow,
+}
+
+/// Gives a member another pool of its audience, if it is done with the one before the last.
+pub(crate) type Follow = Box<dyn Fn(&Arc<Shared>) -> Result<(), Error> + Send + Sync>;
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("end", &self.end).field("seat", &self.seat).finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// Offers it a frame of `shared`; false if it is late.
+    fn offer(&self, shared: &Arc<Shared>, frame: &Descriptor) -> Result<bool, Error> {
+        let quota = self.seat.quota as usize;
+        if self.end.offer(&shared.slots, frame, quota)? {
+            return Ok(true);
+        }
+        if !self.end.has_pool_of(&shared.slots) {
+            (self.follow)(shared)?;
+        }
+        Ok(false)
+    }
+
+    /// Waits until it takes the frame.
+    fn offer_until(
+        &self,
+        shared: &Arc<Shared>,
+        frame: &Descriptor,
+        until: &mut Until<'_>,
+    ) -> Result<Result<(), Ended>, Error> {
+        self.end.await_slot(until, || Ok(if self.offer(shared, frame)? { Look::Found(()) } else { Look::Nothing }))
+    }
 }
 
 /// A member's right to its quota, given back on drop.
@@ -75,7 +121,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Shared {
+    fn create(spec: &Spec, slots: u32) -> Result<Arc<Self>, Error> {
+        let decl = pool::declare(0, spec, slots, META)?;
+        pool::check_memory("an audience", decl.len as u64)?;
+        let memory = SharedMemory::create(decl, spec)?;
+        let pool = memory.pool()?;
+        Ok(Arc::new(Self { memory, pool, slots: Arc::new(Slots::new(slots)) }))
+    }
+}
+
 impl Core {
+    /// The pool that frames are loaned from.
+    pub(crate) fn newest(&self) -> Arc<Shared> {
+        Arc::clone(&lock(&self.pools).newest)
+    }
+
+    /// All that are still there, the newest last.
+    fn pools(&self) -> Vec<Arc<Shared>> {
+        let mut pools = lock(&self.pools);
+        pools.older.retain(|pool| pool.strong_count() > 0);
+        let older = pools.older.iter().filter_map(Weak::upgrade);
+        older.chain(std::iter::once(Arc::clone(&pools.newest))).collect()
+    }
+
     pub(crate) fn forked(&self) -> bool {
         self.fork.forked()
     }
@@ -85,7 +154,7 @@ impl Core {
         // Those that have left give their seats back first.
         core.members();
         let mut members = lock(&core.members);
-        let (slots, others) = (core.memory.decl.slots, members.reserved);
+        let (slots, others) = (core.newest().memory.decl.slots, members.reserved);
         if quota == 0 || others.saturating_add(quota) >= slots {
             return Err(Error::config(format!(
                 "a member with a quota of {quota} does not fit an audience of {slots} slots, of which others have {others}: \
@@ -110,9 +179,9 @@ impl Core {
 
 impl Seat {
     /// The worker is ready: from now on it gets every frame.
-    pub(crate) fn take(self, end: Arc<SendEnd>) {
+    pub(crate) fn take(self, end: Arc<SendEnd>, follow: Follow) {
         if let Some(core) = self.core.upgrade() {
-            lock(&core.members).list.push(Arc::new(Member { end, seat: self }));
+            lock(&core.members).list.push(Arc::new(Member { end, seat: self, follow }));
         }
     }
 }
@@ -142,24 +211,46 @@ impl Audience {
         if !(2..=MAX_SLOTS).contains(&slots) {
             return Err(Error::config(format!("{slots} slots for an audience: 2 to {MAX_SLOTS} are possible")));
         }
-        let decl = pool::declare(0, &spec, slots, META)?;
-        pool::check_memory("an audience", decl.len as u64)?;
-        let memory = SharedMemory::create(decl, &spec)?;
-        let pool = memory.pool()?;
+        let pools = Mutex::new(Pools { newest: Shared::create(&spec, slots)?, older: Vec::new() });
         let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
-        let slots = Arc::new(Slots::new(slots));
         let (members, sending) = (Mutex::default(), Mutex::default());
-        Ok(Self { core: Arc::new(Core { memory, pool, slots, fork, members, sending }) })
+        Ok(Self { core: Arc::new(Core { pools, fork, members, sending }) })
     }
 
     pub(crate) fn core(&self) -> Arc<Core> {
         Arc::clone(&self.core)
     }
 
-    /// What the frames are.
+    /// What the frames are that are loaned now.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.core.memory.spec
+    pub fn spec(&self) -> Spec {
+        self.core.newest().memory.spec.clone()
+    }
+
+    /// Sends frames of another spec from now on: a new pool of as many slots. Never waits: a member gets frames of it when it
+    /// has mapped it and is done with those of the pool before the last, and misses them until then, or is waited for, as its
+    /// delivery says. What was loaned before may still be sent, and older frames stay what they are.
+    ///
+    /// # Errors
+    /// [`Error::Spec`], [`Error::Memory`] for more than is left; [`Error::Forked`].
+    pub fn change_spec(&self, spec: impl Into<Spec>) -> Result<(), Error> {
+        let (core, spec) = (&self.core, spec.into());
+        if core.forked() {
+            return Err(Error::Forked);
+        }
+        let before = core.newest();
+        if before.memory.spec == spec {
+            return Ok(());
+        }
+        let new = Shared::create(&spec, before.memory.decl.slots)?;
+        {
+            let mut pools = lock(&core.pools);
+            let old = std::mem::replace(&mut pools.newest, Arc::clone(&new));
+            pools.older.push(Arc::downgrade(&old));
+        }
+        // Those that are dead by now are told so elsewhere.
+        core.members().iter().for_each(|member| drop((member.follow)(&new)));
+        Ok(())
     }
 
     /// A slot to fill. Never waits: the quotas leave one; where this side's own loans and views have it, frames that live
@@ -172,17 +263,20 @@ impl Audience {
         if core.forked() {
             return Err(Error::Forked);
         }
-        let lent = core.slots.loan().or_else(|| {
+        let shared = core.newest();
+        let lent = shared.slots.loan().or_else(|| {
             let members = core.members();
             members.iter().for_each(|member| member.end.settle());
-            let mut lent = core.slots.loan();
+            let mut lent = shared.slots.loan();
             while lent.is_none() && members.iter().filter(|member| member.end.take_back()).count() > 0 {
-                lent = core.slots.loan();
+                lent = shared.slots.loan();
             }
             lent
         });
         match lent {
-            Some((slot, generation)) => Ok(FrameMut::new(Home::Audience(Arc::clone(core)), slot, generation)),
+            Some((slot, generation)) => {
+                Ok(FrameMut::new(Home::Audience { core: Arc::clone(core), shared }, slot, generation))
+            }
             None => {
                 lock(&core.sending).no_slot += 1;
                 Err(Error::PoolExhausted(Box::new(Exhausted {
@@ -210,15 +304,16 @@ impl Audience {
         if core.forked() {
             return Err(Error::Forked);
         }
-        if !matches!(&frame.home, Home::Audience(home) if Arc::ptr_eq(home, core)) {
-            return Err(Error::Format { what: "this frame was not loaned from this audience".to_owned() });
-        }
-        let meta_len = pool::write_meta(&core.pool, "audience", frame.slot, &frame.meta)?;
+        let shared = match &frame.home {
+            Home::Audience { core: home, shared } if Arc::ptr_eq(home, core) => Arc::clone(shared),
+            _ => return Err(Error::Format { what: "this frame was not loaned from this audience".to_owned() }),
+        };
+        let meta_len = pool::write_meta(&shared.pool, "audience", frame.slot, &frame.meta)?;
         let mut sending = lock(&core.sending);
         let seq = frame.stamp.seq.unwrap_or(sending.next_seq);
         sending.next_seq = seq.wrapping_add(1);
         sending.sent += 1;
-        let shared = Descriptor {
+        let descriptor = Descriptor {
             slot: frame.slot,
             generation: frame.generation,
             seq,
@@ -229,17 +324,18 @@ impl Audience {
         let members = core.members();
         // First those that take it at once: nobody waits for a slow one but the sender.
         let late = members.iter().filter(|member| {
-            let offered = member.end.offer(&shared, member.seat.quota as usize);
+            let offered = member.offer(&shared, &descriptor);
             let is_late = matches!(offered, Ok(false));
             if is_late && member.end.delivery() != Delivery::Lossless {
                 member.end.count_no_slot();
             }
             is_late && member.end.delivery() == Delivery::Lossless
         });
-        for Member { end, seat } in late.map(Arc::as_ref).collect::<Vec<_>>() {
+        for member in late.collect::<Vec<_>>() {
+            let end = &member.end;
             let mut until = end.deadline().map_or_else(Until::forever, Until::after);
             // Who has ended meanwhile is forgotten at the next frame.
-            if let Ok(Err(Ended::TimedOut { after })) = end.offer_until(&shared, seat.quota as usize, &mut until) {
+            if let Ok(Err(Ended::TimedOut { after })) = member.offer_until(&shared, &descriptor, &mut until) {
                 end.count_no_slot();
                 let seconds = after.as_secs_f32();
                 end.state.cut_off(format!("it made no room for frame {seq} within {seconds} s"));
@@ -248,7 +344,7 @@ impl Audience {
         drop(sending);
         // The loan's own pin.
         frame.forget();
-        core.slots.unpin(frame.slot, Keeper::Frame);
+        shared.slots.unpin(frame.slot, Keeper::Frame);
         Ok(seq)
     }
 
@@ -259,17 +355,21 @@ impl Audience {
         if core.forked() {
             return Vec::new();
         }
-        let kept = core.slots.kept().into_iter().map(|(slot, holder, views)| SlotHolder {
-            channel: "audience".to_owned(),
-            slot,
-            holder,
-            seq: None,
-            age: None,
-            bytes: core.pool.layout.size,
-            views,
-            made_at: trace::places(&core.pool, slot),
-        });
-        kept.chain(core.members().iter().flat_map(|member| member.end.holders())).collect()
+        let mut holders = Vec::new();
+        for Shared { pool, slots, .. } in core.pools().iter().map(Arc::as_ref) {
+            holders.extend(slots.kept().into_iter().map(|(slot, holder, views)| SlotHolder {
+                channel: "audience".to_owned(),
+                slot,
+                holder,
+                seq: None,
+                age: None,
+                bytes: pool.layout.size,
+                views,
+                made_at: trace::places(pool, slot),
+            }));
+        }
+        holders.extend(core.members().iter().flat_map(|member| member.end.holders()));
+        holders
     }
 
     /// Counters.
@@ -280,7 +380,7 @@ impl Audience {
             members.iter().for_each(|member| member.end.settle());
         }
         let Sending { sent, no_slot, .. } = *lock(&self.core.sending);
-        let free = self.core.slots.free() as u64;
+        let free = self.core.newest().slots.free() as u64;
         AudienceStats { sent, no_slot, members: members.len() as u64, free, copied: 0 }
     }
 }

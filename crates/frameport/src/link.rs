@@ -105,7 +105,7 @@ impl Ends {
                 let what = format!("this frame was loaned from '{}', not from '{}'", end.state.name(), state.name());
                 return Err(Error::Format { what });
             }
-            Home::Audience(_) => {
+            Home::Audience { .. } => {
                 return Err(Error::Format { what: "this frame is an audience's: send it there".to_owned() });
             }
         };

@@ -14,7 +14,6 @@ fn tiny() -> VideoSpec {
     VideoSpec::new(PixelFormat::Gray, 31, 7)
 }
 
-const SIZE: usize = 31 * 7;
 const FRAMES: u64 = 500;
 
 /// The workers of this file.
@@ -27,6 +26,7 @@ fn worker_process() {
         loop {
             let frame = link.recv()?;
             assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+            assert_eq!(frame.meta()?["spec"], frame.spec().to_string());
             match role.as_str() {
                 // Tells the number of every frame.
                 "tell" => {
@@ -58,8 +58,10 @@ fn join(audience: &Audience, role: &str, delivery: Delivery) -> Worker {
 
 fn push(audience: &Audience, seq: u64) {
     let mut frame = audience.loan().unwrap();
-    frame.fill(&picture(seq, SIZE)).unwrap();
-    frame.set_meta(serde_json::json!({"n": seq}).as_object().unwrap());
+    let pixels = picture(seq, frame.payload().len());
+    frame.fill(&pixels).unwrap();
+    let meta = serde_json::json!({"n": seq, "spec": frame.spec().to_string()});
+    frame.set_meta(meta.as_object().unwrap());
     assert_eq!(audience.send(frame).unwrap(), seq);
 }
 
@@ -150,4 +152,49 @@ fn nobody_but_the_host_can_write_an_audiences_frames() {
         let back = writer.recv().unwrap();
         assert!(is_picture(back.payload(), seq) && back.payload().is_writable());
     }
+}
+
+#[test]
+fn each_member_goes_over_to_another_spec_at_its_own_pace() {
+    let sizes = [(31, 7), (64, 48), (3, 200)].map(|(width, height)| VideoSpec::new(PixelFormat::Gray, width, height));
+    let audience = Audience::new(sizes[0].clone(), 16).unwrap();
+    let good: Vec<_> = (0..2).map(|_| join(&audience, "tell", Delivery::Lossless)).collect();
+    let live = join(&audience, "tell", Delivery::Latest);
+    let hoarder = join(&audience, "hoard", Delivery::Latest);
+    push(&audience, 0);
+    let kept = {
+        let frame = audience.loan().unwrap();
+        frame.pin()
+    };
+    for seq in 1..FRAMES {
+        if seq % 10 == 0 {
+            let spec = &sizes[(seq / 10 % 3) as usize];
+            audience.change_spec(spec.clone()).unwrap();
+            assert_eq!(audience.spec(), spec.clone().into());
+        }
+        push(&audience, seq);
+    }
+    let late = join(&audience, "tell", Delivery::Lossless);
+    // One that was loaned before a change is sent after it.
+    let mut frame = audience.loan().unwrap();
+    audience.change_spec(sizes[2].clone()).unwrap();
+    let pixels = picture(FRAMES, frame.payload().len());
+    frame.fill(&pixels).unwrap();
+    let meta = serde_json::json!({"n": FRAMES, "spec": frame.spec().to_string()});
+    frame.set_meta(meta.as_object().unwrap());
+    audience.send(frame).unwrap();
+    push(&audience, FRAMES + 1);
+    for worker in &good {
+        assert_told(worker, 0..FRAMES + 2);
+    }
+    assert_told(&late, FRAMES..FRAMES + 2);
+    for worker in [&live, &hoarder] {
+        let stats = worker.stats();
+        let sum = stats.received + stats.retracted + stats.no_slot + stats.refused + stats.lost + stats.in_flight;
+        assert_eq!(stats.offered, sum, "{} {stats:?}", worker.name());
+    }
+    assert_eq!(audience.stats().copied, 0);
+    drop(kept);
+    drop((good, live, hoarder, late));
+    assert_eq!((audience.stats().members, audience.stats().free), (0, 16));
 }

@@ -7,8 +7,10 @@ mod common;
 mod rig;
 
 use common::{Random, Watched, is_picture, picture, role, small_worker};
+use frameport::spec::{PixelFormat, Spec, VideoSpec};
 use frameport::{Error, Exit, Frame, Link, Worker};
 use frameport_sys::memory::{Region, Writers};
+use frameport_sys::socket::Control;
 use frameport_wire::control::ToHost;
 use frameport_wire::descriptor::{Descriptor, MAX_META, MAX_PAYLOAD};
 use frameport_wire::layout::{CLOSED, meta_offset, released};
@@ -179,16 +181,34 @@ fn misbehave(rig: &Rig, role: &str) {
             rig.ring();
         },
         "chatter" => loop {
-            let message = frameport_wire::control::encode(&ToHost::Ready).unwrap().repeat(100);
-            // A full socket cuts a message in two: the rest follows, or the host would have a reason to complain.
-            let mut rest = message.as_slice();
-            while !rest.is_empty() {
-                let flags = rustix::net::SendFlags::NOSIGNAL;
-                rest = &rest[rustix::net::send(&rig.link, rest, flags).unwrap()..];
-            }
+            send_all(&rig.link, &frameport_wire::control::encode(&ToHost::Ready).unwrap().repeat(100));
         },
+        // About pools that are not there, of others, of its own that are in use; and it asks for changes without reading.
+        "pool_lies" => {
+            for pool in [0, 1, 2, 31, 77, u32::MAX] {
+                say(&rig.link, &ToHost::Joined { pool });
+                say(&rig.link, &ToHost::Left { pool });
+            }
+            let spec: Spec = VideoSpec::new(PixelFormat::Gray, 30_000, 30_000).into();
+            for channel in [0, 1, 9, usize::MAX] {
+                say(&rig.link, &ToHost::Respec { channel, spec: spec.clone() });
+            }
+            let wish = frameport_wire::control::encode(&ToHost::Respec { channel: 9, spec }).unwrap();
+            for _ in 0..100_000 {
+                send_all(&rig.link, &wish);
+            }
+            rig.publish(0, rig.first().encode());
+        }
         "mute" => say(&rig.link, &ToHost::Unknown),
         other => unreachable!("no role {other}"),
+    }
+}
+
+/// A full socket cuts a message in two: the rest follows, or the host would have a reason to complain.
+fn send_all(link: &Control, message: &[u8]) {
+    let mut rest = message;
+    while !rest.is_empty() {
+        rest = &rest[rustix::net::send(link, rest, rustix::net::SendFlags::NOSIGNAL).unwrap()..];
     }
 }
 
@@ -304,6 +324,12 @@ fn a_lying_worker_ends_and_harms_nobody_else() {
     assert_eq!(PANICS.load(Ordering::Relaxed), 0, "no thread of the host panicked");
 }
 
+/// Bytes of memory in use.
+fn rss() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+}
+
 fn misbehaviour_that_proves_nothing(neighbour: &mut Neighbour) {
     let worker = start("remap");
     let error = use_it(&worker, "remap", 10 * SECOND).unwrap();
@@ -346,6 +372,13 @@ fn misbehaviour_that_proves_nothing(neighbour: &mut Neighbour) {
     worker_beside.kill();
     assert!(process.dies_before(Instant::now() + SECOND));
     assert!(matches!(worker_beside.recv_timeout(SECOND), Err(Error::WorkerDied(_))));
+
+    let worker = start("pool_lies");
+    let before = rss();
+    drop(worker.recv_timeout(60 * SECOND).unwrap());
+    assert!(rss() < before + (8 << 20), "{before} bytes before, {} after", rss());
+    assert_eq!(worker.output_spec(), Some(common::small().into()), "more than it may have");
+    neighbour.works();
 
     // A worker that holds every slot and never answers costs a deadline.
     let worker = start("mute");

@@ -8,7 +8,7 @@ use frameport_wire::spec::{ImageView, Spec};
 use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
-use crate::audience::Core;
+use crate::audience::{Core, Shared};
 use crate::channel::keep::Keeper;
 use crate::channel::lot::Lot;
 use crate::channel::send::SendEnd;
@@ -20,21 +20,21 @@ use crate::trace::Record;
 #[derive(Clone, Debug)]
 pub(crate) enum Home {
     Channel { end: Arc<SendEnd>, lot: Arc<Lot> },
-    Audience(Arc<Core>),
+    Audience { core: Arc<Core>, shared: Arc<Shared> },
 }
 
 impl Home {
     fn pool(&self) -> &Pool {
         match self {
             Self::Channel { lot, .. } => &lot.pool,
-            Self::Audience(core) => &core.pool,
+            Self::Audience { shared, .. } => &shared.pool,
         }
     }
 
     fn forked(&self) -> bool {
         match self {
             Self::Channel { end, .. } => end.state.forked(),
-            Self::Audience(core) => core.forked(),
+            Self::Audience { core, .. } => core.forked(),
         }
     }
 
@@ -49,7 +49,7 @@ impl Home {
     fn pin(&self, slot: u32) {
         match self {
             Self::Channel { lot, .. } => lot.pin(slot),
-            Self::Audience(core) => core.slots.pin(slot),
+            Self::Audience { shared, .. } => shared.slots.pin(slot),
         }
     }
 
@@ -59,7 +59,7 @@ impl Home {
             _ if self.forked() => {}
             Self::Channel { end, lot } if lot.unpin(slot, keeper) => end.unpinned(lot, slot),
             Self::Channel { .. } => {}
-            Self::Audience(core) => core.slots.unpin(slot, keeper),
+            Self::Audience { shared, .. } => shared.slots.unpin(slot, keeper),
         }
     }
 }

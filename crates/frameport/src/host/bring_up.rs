@@ -21,7 +21,8 @@ use super::params::Params;
 use super::service::Service;
 use super::supervised::{Progress, Supervised};
 use super::worker::Worker;
-use crate::audience::{Core, Seat};
+use crate::audience::{Core, Seat, Shared};
+use crate::channel::audience::Slots;
 use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::holders::Peer;
@@ -36,6 +37,8 @@ struct Made {
     channel: Channel,
     pool: Arc<Pool>,
     handles: Handles,
+    /// Of an audience's pool.
+    slots: Option<Arc<Slots>>,
 }
 
 pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worker, Error> {
@@ -56,7 +59,9 @@ pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worke
             let ends = worker.ends.get().map_or(&[][..], |ends| &ends.send);
             for (wanted, seat) in builder.channels.iter().zip(seats) {
                 if let (Some(seat), Some(end)) = (seat, ends.iter().find(|end| end.name() == wanted.name)) {
-                    seat.take(Arc::clone(end));
+                    let (of, its) = (Arc::downgrade(&worker), Arc::clone(end));
+                    let follow = move |shared: &Arc<Shared>| of.upgrade().map_or(Ok(()), |of| of.follow(&its, shared));
+                    seat.take(Arc::clone(end), Box::new(follow));
                 }
             }
             Ok(Worker::new(worker, level, builder.grace))
@@ -86,9 +91,12 @@ fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
 }
 
 fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Result<Made, Error> {
-    let (pool, handles) = match &wanted.audience {
-        Some((core, _)) => core.memory.member(id)?,
-        None => Pool::create(pool::declare(id, spec, builder.slots, builder.meta_capacity)?, spec)?,
+    let ((pool, handles), slots) = match &wanted.audience {
+        Some((core, _)) => {
+            let shared = core.newest();
+            (shared.memory.member(id)?, Some(Arc::clone(&shared.slots)))
+        }
+        None => (Pool::create(pool::declare(id, spec, builder.slots, builder.meta_capacity)?, spec)?, None),
     };
     let decl = pool.decl.clone();
     // Answers in place travel beside the pool's own slots.
@@ -101,11 +109,11 @@ fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Resul
         name: wanted.name.clone(),
         direction: wanted.direction,
         capacity: ring_capacity(travellers),
-        spec: spec.clone(),
+        spec: pool.spec.clone(),
         delivery: wanted.delivery,
         pool: decl,
     };
-    Ok(Made { channel, pool: Arc::new(pool), handles })
+    Ok(Made { channel, pool: Arc::new(pool), handles, slots })
 }
 
 fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolation::Level), Error> {
@@ -248,11 +256,7 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -
     let name = worker.state.name();
     let peer = Peer::Worker { name: name.to_owned(), pid: worker.pid };
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
-    let audiences: Vec<_> = builder
-        .channels
-        .iter()
-        .map(|wanted| wanted.audience.as_ref().map(|(core, _)| Arc::clone(&core.slots)))
-        .collect();
+    let audiences: Vec<_> = made.iter().map(|made| made.slots.clone()).collect();
     let (side, channels_of, pools, audiences) = (Side::Host, &channels, &pools, &audiences);
     let terms = Terms { side, channels: channels_of, pools, audiences, wait, peer, deadline };
     let _ = worker.ends.set(link::connect(&worker.state, control, &terms)?);

@@ -153,7 +153,7 @@ impl WorkerBuilder {
     /// [`Delivery::Lossless`] the audience's sender waits, and cuts it off after its deadline.
     #[must_use]
     pub fn share(mut self, name: &str, audience: &Audience, delivery: Delivery, quota: u32) -> Self {
-        let (name, spec) = (name.to_owned(), audience.spec().clone());
+        let (name, spec) = (name.to_owned(), audience.spec());
         let audience = Some((audience.core(), quota));
         self.channels.push(Wanted { name, direction: Direction::In, spec, delivery, audience });
         self

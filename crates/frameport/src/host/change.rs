@@ -19,6 +19,7 @@ use frameport_wire::layout::MAX_CHANNELS;
 use frameport_wire::spec::Spec;
 
 use super::supervised::Supervised;
+use crate::audience::Shared;
 use crate::channel::lot::Lot;
 use crate::channel::recv::RecvEnd;
 use crate::channel::send::SendEnd;
@@ -29,6 +30,8 @@ use crate::pool::{self, Handles, Pool};
 
 /// Waiting for a worker to let go of a pool, it is asked again after so many pauses.
 const ASK_AGAIN: u32 = 100;
+/// Messages that may wait for a worker to read before it gets no answers any more.
+const ANSWERS: usize = 64;
 /// How long the change a worker asks for may wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -142,6 +145,22 @@ impl Supervised {
         Ok(())
     }
 
+    /// Gives a member the pool its audience has gone over to, if it is done with the one before its last.
+    pub(super) fn follow(&self, end: &SendEnd, shared: &Shared) -> Result<(), Error> {
+        // Somebody else is at it.
+        if self.changes.busy.swap(true, Ordering::Acquire) {
+            return Ok(());
+        }
+        let _turn = Turn(&self.changes);
+        if self.state.end().is_some() || !end.is_home() || end.has_pool_of(&shared.slots) {
+            return Ok(());
+        }
+        let (pool, handles) = shared.memory.member(self.next_pool())?;
+        let lot = Lot::new(Arc::new(pool));
+        end.add_lot(Arc::clone(&lot), Some(Arc::clone(&shared.slots)), 0, false);
+        self.announce(&lot.pool, NewPool { channel: end.channel(), ..self.news(&lot.pool) }, handles)
+    }
+
     /// Waits until nobody else changes this link.
     fn take_turn(&self, until: &mut Until<'_>) -> Result<Turn<'_>, Error> {
         while self.changes.busy.swap(true, Ordering::Acquire) {
@@ -239,7 +258,10 @@ impl Supervised {
     }
 
     fn deny(&self, channel: usize, reason: String) {
-        let _ = self.tell(&ToWorker::Denied { channel, reason }, Vec::new());
+        // One that asks and asks, and does not read, gets no answers.
+        if self.outbox.waiting() < ANSWERS {
+            let _ = self.tell(&ToWorker::Denied { channel, reason }, Vec::new());
+        }
     }
 
     fn grant(&self, channel: usize, spec: &Spec) -> Result<(), Error> {

@@ -53,6 +53,11 @@ impl Outbox {
         }
     }
 
+    /// How much is still to be said about pools.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().pools.len()
+    }
+
     /// Says something about pools, after all that was said before.
     pub(super) fn pool(&self, control: &Control, message: Vec<u8>, handles: Vec<Handle>) {
         let mut pending = self.lock();

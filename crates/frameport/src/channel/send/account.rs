@@ -91,6 +91,12 @@ impl Inner {
         self.accounts().find(|account| Arc::ptr_eq(&account.lot, lot)).map(|account| &mut account.ledger)
     }
 
+    /// That of a pool of an audience.
+    pub(super) fn account_of(&mut self, slots: &Arc<Slots>) -> Option<&mut Account> {
+        let is_of = |account: &&mut Account| account.audience.as_ref().is_some_and(|own| Arc::ptr_eq(own, slots));
+        self.accounts().find(is_of)
+    }
+
     /// The oldest frame of a live channel that may still be taken back.
     pub(super) fn oldest_queued(&mut self) -> Option<u64> {
         self.accounts().filter_map(|account| account.ledger.oldest_queued()).min()

@@ -53,6 +53,15 @@ impl SendEnd {
         }
     }
 
+    /// Whether no pool but the newest is there.
+    pub(crate) fn is_home(&self) -> bool {
+        let mut inner = self.lock();
+        // A lie is found by those who can say so.
+        let _ = self.look(&mut inner);
+        self.unlock(inner);
+        self.lock().older.is_empty()
+    }
+
     /// From now on this pool lends: for answers to frames of the peer's pool `answers` and later ones, and once the peer has
     /// `joined` it.
     pub(crate) fn add_lot(&self, lot: Arc<Lot>, audience: Option<Arc<Slots>>, answers: u32, joined: bool) {

@@ -4,30 +4,39 @@
 //! takes to its release, retraction or death, each of which gives it back to the audience; no more than its quota are with it.
 //! *A hostile worker* can keep its quota.
 
+use std::sync::Arc;
+
 use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::clock::now_ns;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
 
 use super::{Account, Inner, SendEnd};
+use crate::channel::audience::Slots;
 use crate::error::Error;
 
 impl SendEnd {
     /// Sends a frame of the audience to this member, if no more than `quota` slots are with it then. False if they are: its
     /// receiver is slower than a lossless channel allows for, or holds all it may.
-    pub(crate) fn offer(&self, frame: &Descriptor, quota: usize) -> Result<bool, Error> {
+    pub(crate) fn offer(&self, slots: &Arc<Slots>, frame: &Descriptor, quota: usize) -> Result<bool, Error> {
         self.state.check_fork()?;
         let mut inner = self.lock();
         self.check_open(&inner)?;
-        let offered = self.publish_shared(&mut inner, *frame, quota);
-        drop(inner);
+        let offered = self.publish_shared(&mut inner, slots, *frame, quota);
+        self.unlock(inner);
         self.bells.ring(frame_bit(self.channel));
         offered.map_err(|lie| self.state.violation(&lie))
     }
 
-    fn publish_shared(&self, inner: &mut Inner, mut frame: Descriptor, quota: usize) -> Result<bool, String> {
+    fn publish_shared(
+        &self,
+        inner: &mut Inner,
+        slots: &Arc<Slots>,
+        mut frame: Descriptor,
+        quota: usize,
+    ) -> Result<bool, String> {
         self.look(inner)?;
-        if !inner.current.joined {
+        if inner.account_of(slots).is_none_or(|account| !account.joined) {
             return Ok(false);
         }
         if inner.in_use() >= quota {
@@ -40,8 +49,8 @@ impl SendEnd {
             }
         }
         let ring_seq = inner.ring.next_seq();
-        let Account { lot, ledger, audience, .. } = &mut inner.current;
-        audience.iter().for_each(|slots| slots.retain(frame.slot));
+        let Some(Account { lot, ledger, .. }) = inner.account_of(slots) else { return Ok(false) };
+        slots.retain(frame.slot);
         (frame.ring_seq, frame.pool) = (ring_seq, lot.pool.decl.id);
         ledger.adopt(frame.slot, frame.generation, ring_seq, frame.seq, now_ns());
         inner.ring.publish(frame.encode());
@@ -53,15 +62,18 @@ impl SendEnd {
         Ok(true)
     }
 
-    /// Waits until an [`offer`](Self::offer) is taken.
-    pub(crate) fn offer_until(
+    /// Waits until `look` finds something, and looks when a slot comes back.
+    pub(crate) fn await_slot<T>(
         &self,
-        frame: &Descriptor,
-        quota: usize,
         until: &mut Until<'_>,
-    ) -> Result<Result<(), Ended>, Error> {
-        let look = || Ok::<_, Error>(if self.offer(frame, quota)? { Look::Found(()) } else { Look::Nothing });
+        look: impl FnMut() -> Result<Look<T>, Error>,
+    ) -> Result<Result<T, Ended>, Error> {
         self.bells.wait(slot_bit(self.channel), until, look)
+    }
+
+    /// Whether the member has this pool of its audience, or is to get it.
+    pub(crate) fn has_pool_of(&self, slots: &Arc<Slots>) -> bool {
+        self.lock().account_of(slots).is_some()
     }
 
     /// A member did not get a frame, for it has all it may have.

@@ -220,10 +220,15 @@ impl SendEnd {
 
     /// The error of a loan that found nothing.
     pub(crate) fn exhausted(&self, waited: Duration) -> Error {
-        self.lock().no_slot += 1;
+        let joined = {
+            let mut inner = self.lock();
+            inner.no_slot += 1;
+            inner.current.joined
+        };
         let (mut holders, receivers) = (self.holders(), self.state.receivers());
         let mut received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
         let hint = match received.len() {
+            _ if !joined => Some("the other side has not mapped the pool of the new spec yet".to_owned()),
             0 if receivers.is_empty() || self.peer == Peer::Host => None,
             0 => Some("if the worker waits to send, receive its results with recv()".to_owned()),
             1 => Some("release the frame received here: the other side may wait for its slot".to_owned()),
