@@ -1,5 +1,6 @@
 # make demo   a real clip through an OpenCV worker: out/demo.mp4, out/demo.png
-# make test   everything: Rust, models of the ring (make test-model), Python, across processes, the documents' examples
+# make test   everything: Rust, models of the ring (make test-model), hosts and workers on a simulated system (make test-sim),
+#             Python, across processes, the documents' examples
 # make bench  latencies beside the floors of the same run
 # make check  what CI asks beside the tests: formatting, lints, documentation, types
 #
@@ -15,12 +16,12 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
 PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test test-rust test-model test-python test-docs bench check setup clean
+.PHONY: demo test test-rust test-model test-sim test-python test-docs bench check setup clean
 
 demo: setup
 	$(PY) examples/demo.py
 
-test: test-rust test-model test-python test-docs
+test: test-rust test-model test-sim test-python test-docs
 
 test-rust: setup
 	cargo test --workspace --all-features --locked
@@ -29,6 +30,12 @@ test-rust: setup
 test-model:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/model \
 	  cargo test --profile model --locked -p frameport-mem --test model
+
+# Whole hosts and workers under random schedules and faults. FRAMEPORT_SCHEDULES=100000 tries more of them, FRAMEPORT_SEED=n with
+# TEST=name runs one again.
+test-sim:
+	RUSTFLAGS="--cfg frameport_sim" CARGO_TARGET_DIR=target/sim \
+	  cargo test --profile model --locked -p frameport --test sim -- $(TEST)
 
 test-python: setup
 	$(PY) -m pytest -q bindings/python/tests examples

@@ -6,10 +6,19 @@
 //! host, sealed before it is sent, and checked by whoever receives it. *A hostile peer* reaches this crate only
 //! through file descriptors it was given; what it sends is bytes, read without room for descriptors.
 
-#[cfg(target_os = "linux")]
+mod exit;
+mod level;
+mod writers;
+
+#[cfg(frameport_sim)]
+mod sim;
+#[cfg(frameport_sim)]
+pub use sim::*;
+
+#[cfg(all(target_os = "linux", not(frameport_sim)))]
 mod linux;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(frameport_sim)))]
 pub use linux::*;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", frameport_sim)))]
 compile_error!("frameport runs on Linux; other systems are modules beside src/linux");

@@ -18,6 +18,8 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use super::handle::Handle;
 
+pub use crate::writers::Writers;
+
 /// Bytes of a huge page: frames this large and larger get them.
 pub const HUGE_PAGE: usize = 2 << 20;
 
@@ -27,22 +29,11 @@ pub fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// Who may write a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writers {
-    /// Every process that has it.
-    All,
-    /// Only mappings made before the seal: the creator's.
-    Creator,
-}
-
-impl Writers {
-    fn seals(self) -> SealFlags {
-        let size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        match self {
-            Self::All => size,
-            Self::Creator => size | SealFlags::FUTURE_WRITE,
-        }
+fn seals(writers: Writers) -> SealFlags {
+    let size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    match writers {
+        Writers::All => size,
+        Writers::Creator => size | SealFlags::FUTURE_WRITE,
     }
 }
 
@@ -68,7 +59,7 @@ impl Region {
         rustix::fs::ftruncate(&fd, len as u64)?;
         let map = Map::new(fd.as_fd(), len, true)?;
         map.allocate(fd.as_fd())?;
-        rustix::fs::fcntl_add_seals(&fd, writers.seals())?;
+        rustix::fs::fcntl_add_seals(&fd, seals(writers))?;
         Ok((Self { fd, len }, map))
     }
 
@@ -78,9 +69,9 @@ impl Region {
     /// `InvalidData` when it is no memfd, has another size, or lacks a seal.
     pub fn adopt(handle: Handle, len: usize, writers: Writers) -> io::Result<Self> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let seals = rustix::fs::fcntl_get_seals(&handle).map_err(|_| wrong("the region is no memfd".into()))?;
-        if !seals.contains(writers.seals()) || (writers == Writers::All && seals.contains(SealFlags::FUTURE_WRITE)) {
-            return Err(wrong(format!("the region's seals are {seals:?}, not {:?}", writers.seals())));
+        let found = rustix::fs::fcntl_get_seals(&handle).map_err(|_| wrong("the region is no memfd".into()))?;
+        if !found.contains(seals(writers)) || (writers == Writers::All && found.contains(SealFlags::FUTURE_WRITE)) {
+            return Err(wrong(format!("the region's seals are {found:?}, not {:?}", seals(writers))));
         }
         let size = rustix::fs::fstat(&handle)?.st_size;
         if usize::try_from(size).ok() != Some(len) {

@@ -23,6 +23,7 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, retry_on_intr
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
+pub use crate::exit::{Exit, signal_name};
 pub use rustix::process::Signal;
 pub use std::process::id;
 
@@ -407,51 +408,9 @@ pub fn end_own_group(group: u32) {
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
 }
 
-/// How a worker process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Exit {
-    /// It exited with this status.
-    Code(i32),
-    /// This signal killed it.
-    Signal(i32),
-    /// It is gone, and its status went to somebody else: this process ignores SIGCHLD, or other code in it waits for any
-    /// child.
-    Unknown,
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exited with status {code}"),
-            Self::Signal(signal) => write!(f, "killed by {} ({signal})", signal_name(*signal)),
-            Self::Unknown => f.write_str("ended with unknown status"),
-        }
-    }
-}
-
-/// The name of a signal: "SIGKILL" for 9. Numbers without a name of their own are "real-time signal" or "unknown signal".
-pub fn signal_name(signal: i32) -> &'static str {
-    macro_rules! names {
-        ($($name:ident)*) => { match signal { $(libc::$name => stringify!($name),)* 32..=64 => "real-time signal", _ => "unknown signal" } };
-    }
-    names! {
-        SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM
-        SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO
-        SIGPWR SIGSYS
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exit_reads_as_a_sentence() {
-        assert_eq!(Exit::Code(3).to_string(), "exited with status 3");
-        assert_eq!(Exit::Signal(9).to_string(), "killed by SIGKILL (9)");
-        assert_eq!(Exit::Signal(40).to_string(), "killed by real-time signal (40)");
-        assert_eq!(signal_name(0), "unknown signal");
-    }
 
     #[test]
     fn fallback_of_close_range_marks_an_inheritable_descriptor() {

@@ -1,0 +1,124 @@
+//! Running many worlds, and what all of them check: the ground truth of frames, and that nothing is left behind.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use frameport::{Bytes, Error, Exit, FrameMut, SendStats};
+use frameport_sys::thread::preempt;
+use frameport_sys::world::{self, Census, Faults, Random, Report, World};
+
+/// Runs worlds of the seeds from 0 on, `many` unless FRAMEPORT_SCHEDULES says how many; with FRAMEPORT_SEED, that one only.
+pub(crate) fn explore(test: &str, many: u64, world: impl Fn(u64) -> Result<Report, world::Failure>) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("FRAMEPORT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FRAMEPORT_SCHEDULES").unwrap_or(many),
+    };
+    let (start, count, mut steps) = (Instant::now(), seeds.end - seeds.start, 0);
+    for seed in seeds {
+        match world(seed) {
+            Ok(report) => steps += report.steps,
+            Err(failure) => {
+                panic!("{failure}\nrun it again: make test-sim FRAMEPORT_SEED={seed} TEST={test}")
+            }
+        }
+    }
+    eprintln!("{test}: {count} schedules, {steps} steps, {:.1} s", start.elapsed().as_secs_f32());
+}
+
+/// What goes wrong in the world of a seed.
+pub(crate) fn faults(seed: u64) -> Faults {
+    let mut random = Random(seed ^ 0x5eed);
+    let mut one_of = |choices: &[u64]| choices[random.below(choices.len() as u64) as usize];
+    Faults {
+        switch: one_of(&[1, 2, 3, 8, 30]),
+        delays: one_of(&[0, 0, 0, 3000, 300]),
+        longest_delay_ns: 300_000,
+        spurious: one_of(&[0, 0, 20]),
+        short_reads: one_of(&[0, 0, 3]),
+        ..Faults::default()
+    }
+}
+
+/// Whether a condition holds, or the world ends.
+#[track_caller]
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) {
+    if !holds {
+        world::fail(&format!("{} ({})", what(), std::panic::Location::caller()));
+    }
+}
+
+/// One in `many`.
+pub(crate) fn chance(many: u64) -> bool {
+    world::below(many) == 0
+}
+
+/// Byte `index` of frame `seq`: computed, never stored.
+pub(crate) fn byte(seq: u64, index: usize) -> u8 {
+    let mixed = (seq ^ (index as u64) << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 56) as u8
+}
+
+/// Fills a loan with the picture of `seq`, in parts.
+pub(crate) fn fill(frame: &mut FrameMut, seq: u64) {
+    let payload = frame.payload();
+    let bytes: Vec<u8> = (0..payload.len()).map(|index| byte(seq, index)).collect();
+    let middle = bytes.len() / 2;
+    for (at, part) in [(0, &bytes[..middle]), (middle, &bytes[middle..])] {
+        ensure(payload.copy_from(at, part), || "a loan is too short".to_owned());
+        preempt();
+    }
+}
+
+/// Compares all of a frame with the picture of `seq`, in parts.
+#[track_caller]
+pub(crate) fn check(payload: Bytes<'_>, seq: u64) {
+    let middle = payload.len() / 2;
+    for (at, len) in [(0, middle), (middle, payload.len() - middle)] {
+        let found = payload.part(at, len).unwrap().to_vec();
+        let wrong = found.iter().enumerate().find(|&(index, &found)| found != byte(seq, at + index));
+        ensure(wrong.is_none(), || format!("byte {wrong:?} + {at} is not that of frame {seq}"));
+        preempt();
+    }
+}
+
+/// Counters add up.
+#[track_caller]
+pub(crate) fn check_counts(stats: &SendStats) {
+    let SendStats { sent, received, retracted, lost, .. } = *stats;
+    ensure(received + retracted + lost <= sent, || format!("{stats:?} do not close"));
+}
+
+/// The host's own, before and after a worker.
+pub(crate) fn check_left(before: Census) {
+    let now = world::census(world::this_process());
+    ensure(now == before, || format!("left behind: {now:?}, before: {before:?}"));
+}
+
+/// Why a link whose worker was killed, or left, ended.
+pub(crate) fn is_death(error: &Error, exit: Exit) -> bool {
+    matches!(error, Error::WorkerDied(death) if death.exit == exit)
+}
+
+/// Something host and workers of a test share, for it is no part of what is tested.
+#[derive(Debug, Default)]
+pub(crate) struct Shared<T>(Rc<RefCell<T>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Shared<T> {
+    /// Nothing in `look` may give way.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        look(&mut self.0.borrow_mut())
+    }
+}
+
+/// A time below `most`, short ones more often.
+pub(crate) fn some_time(most: Duration) -> Duration {
+    most / (1 + world::below(50) as u32)
+}

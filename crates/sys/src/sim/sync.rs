@@ -1,0 +1,332 @@
+//! Locks and channels between the tasks of one process.
+//!
+//! *Invariants*: the lock inside is the standard library's, which is always free when it is tried: its owner says when it
+//! lets go.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{LockResult, TryLockError};
+use std::time::Duration;
+
+use super::clock::deadline;
+use super::sched::{self, Key};
+
+/// A lock.
+#[derive(Default)]
+pub struct Mutex<T: ?Sized> {
+    inner: std::sync::Mutex<T>,
+}
+
+/// A lock, taken.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T: ?Sized> {
+    inner: Option<std::sync::MutexGuard<'a, T>>,
+    mutex: &'a Mutex<T>,
+}
+
+impl<T: fmt::Debug + ?Sized> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl<T> Mutex<T> {
+    /// A free lock.
+    pub const fn new(value: T) -> Self {
+        Self { inner: std::sync::Mutex::new(value) }
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    fn key(&self) -> Key {
+        Key::Place(std::ptr::from_ref(self).addr())
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// Never: the type is the standard library's.
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        sched::point("lock");
+        Ok(self.take())
+    }
+
+    fn take(&self) -> MutexGuard<'_, T> {
+        loop {
+            let inner = match self.inner.try_lock() {
+                Ok(inner) => inner,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    if !sched::block(vec![self.key()], None, "waits for a lock", false) {
+                        // The world is over, and whoever has it does not run any more.
+                        sched::never();
+                    }
+                    continue;
+                }
+            };
+            return MutexGuard { inner: Some(inner), mutex: self };
+        }
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.inner.as_ref().unwrap_or_else(|| unreachable!("taken until the drop"))
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.inner.as_mut().unwrap_or_else(|| unreachable!("taken until the drop"))
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        if self.inner.take().is_some() {
+            sched::with(|state| state.tasks.wake(self.mutex.key()));
+            sched::point("unlock");
+        }
+    }
+}
+
+/// Whether a wait ended by its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// It did.
+    #[must_use]
+    pub fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+/// A condition that tasks wait for.
+#[derive(Debug, Default)]
+pub struct Condvar {
+    /// It must have an address of its own.
+    _place: u64,
+}
+
+impl Condvar {
+    /// One nobody waits for.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { _place: 0 }
+    }
+
+    fn key(&self) -> Key {
+        Key::Place(std::ptr::from_ref(self).addr())
+    }
+
+    /// Lets go of the lock and waits, `limit` at most.
+    ///
+    /// # Errors
+    /// Never: the type is the standard library's.
+    pub fn wait_timeout<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        limit: Duration,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let mutex = guard.mutex;
+        // No other task runs between the release and the wait.
+        drop(guard.inner.take());
+        sched::with(|state| state.tasks.wake(mutex.key()));
+        let woken = sched::block(vec![self.key()], deadline(Some(limit)), "waits for a condition", true);
+        Ok((mutex.take(), WaitTimeoutResult(!woken)))
+    }
+
+    /// Wakes all who wait.
+    pub fn notify_all(&self) {
+        sched::point("notify");
+        sched::with(|state| state.tasks.wake(self.key()));
+    }
+}
+
+/// Queues between tasks.
+pub mod mpsc {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, PoisonError};
+    use std::time::Duration;
+
+    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TrySendError};
+
+    use super::super::clock::deadline;
+    use super::super::sched::{self, Key};
+
+    #[derive(Debug)]
+    struct Queue<T> {
+        waiting: VecDeque<T>,
+        senders: usize,
+        receiver: bool,
+        room: usize,
+    }
+
+    type Shared<T> = Arc<std::sync::Mutex<Queue<T>>>;
+
+    /// Nothing gives way while it is taken.
+    fn with<T, R>(queue: &Shared<T>, look: impl FnOnce(&mut Queue<T>) -> R) -> R {
+        look(&mut queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn key<T>(queue: &Shared<T>) -> Key {
+        Key::Place(Arc::as_ptr(queue).addr())
+    }
+
+    /// The sending end.
+    #[derive(Debug)]
+    pub struct Sender<T>(Shared<T>);
+
+    /// The sending end of a queue with a bound.
+    #[derive(Debug)]
+    pub struct SyncSender<T>(Sender<T>);
+
+    /// The receiving end.
+    #[derive(Debug)]
+    pub struct Receiver<T>(Shared<T>);
+
+    fn with_room<T>(room: usize) -> (Sender<T>, Receiver<T>) {
+        let queue = Queue { waiting: VecDeque::new(), senders: 1, receiver: true, room };
+        let queue = Arc::new(std::sync::Mutex::new(queue));
+        (Sender(Arc::clone(&queue)), Receiver(queue))
+    }
+
+    /// A queue.
+    #[must_use]
+    pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        with_room(usize::MAX)
+    }
+
+    /// A queue of `room`.
+    #[must_use]
+    pub fn sync_channel<T>(room: usize) -> (SyncSender<T>, Receiver<T>) {
+        let (sender, receiver) = with_room(room);
+        (SyncSender(sender), receiver)
+    }
+
+    impl<T> Clone for Sender<T> {
+        fn clone(&self) -> Self {
+            with(&self.0, |queue| queue.senders += 1);
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            with(&self.0, |queue| queue.senders -= 1);
+            sched::with(|state| state.tasks.wake(key(&self.0)));
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            with(&self.0, |queue| queue.receiver = false);
+        }
+    }
+
+    impl<T> Sender<T> {
+        /// Puts something in.
+        ///
+        /// # Errors
+        /// Nobody will take it.
+        pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+            sched::point("queue send");
+            let sent = with(&self.0, |queue| match queue.receiver {
+                true => {
+                    queue.waiting.push_back(value);
+                    Ok(())
+                }
+                false => Err(SendError(value)),
+            });
+            sched::with(|state| state.tasks.wake(key(&self.0)));
+            sent
+        }
+    }
+
+    impl<T> SyncSender<T> {
+        /// Puts something in, if there is room.
+        ///
+        /// # Errors
+        /// There is none.
+        pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+            if with(&self.0.0, |queue| queue.waiting.len() >= queue.room) {
+                return Err(TrySendError::Full(value));
+            }
+            self.0.send(value).map_err(|SendError(value)| TrySendError::Disconnected(value))
+        }
+    }
+
+    impl<T> Receiver<T> {
+        /// Takes something out, waiting for it.
+        ///
+        /// # Errors
+        /// Nothing will come.
+        pub fn recv(&self) -> Result<T, RecvError> {
+            self.take(None).map_err(|_| RecvError)
+        }
+
+        /// Takes something out, waiting `limit` at most.
+        ///
+        /// # Errors
+        /// Nothing came, or will.
+        pub fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
+            self.take(deadline(Some(limit)))
+        }
+
+        fn take(&self, deadline: Option<u64>) -> Result<T, RecvTimeoutError> {
+            sched::point("queue recv");
+            loop {
+                let (found, over) = with(&self.0, |queue| (queue.waiting.pop_front(), queue.senders == 0));
+                match found {
+                    Some(value) => return Ok(value),
+                    None if over => return Err(RecvTimeoutError::Disconnected),
+                    None if !sched::block(vec![key(&self.0)], deadline, "waits for a queue", false) => {
+                        return Err(RecvTimeoutError::Timeout);
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+/// A value of which each simulated process has its own: see [`process_local!`](crate::process_local).
+#[derive(Debug)]
+pub struct ProcessLocal<T: 'static> {
+    init: fn() -> T,
+}
+
+impl<T> ProcessLocal<T> {
+    /// One that begins as `init` makes it.
+    #[must_use]
+    pub const fn new(init: fn() -> T) -> Self {
+        Self { init }
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for ProcessLocal<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        let place = std::ptr::from_ref(self).addr();
+        let found = sched::inside(|state| {
+            let local = state.local(place, || Box::new((self.init)()));
+            local.downcast_ref::<T>().map(std::ptr::from_ref)
+        });
+        let found = found.unwrap_or_else(|| unreachable!("made by the same init"));
+        // SAFETY: it lies in a box that the world keeps until no task runs any more, and is only lent.
+        unsafe { &*found }
+    }
+}
+
+/// Declares statics of which each process has its own.
+#[macro_export]
+macro_rules! process_local {
+    ($($(#[$attribute:meta])* static $name:ident: $type:ty = $init:expr;)+) => {
+        $($(#[$attribute])* static $name: $crate::sync::ProcessLocal<$type> =
+            $crate::sync::ProcessLocal::new(|| $init);)+
+    };
+}
