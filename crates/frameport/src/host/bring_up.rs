@@ -272,7 +272,10 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -
 fn send(worker: &Supervised, message: &ToWorker, handles: &[Handle]) -> Result<(), Error> {
     let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
     worker.control.send(&bytes, handles).map_err(|source| {
-        // A worker that died meanwhile says more than a broken pipe.
+        // A worker that died meanwhile says more than a broken pipe, as soon as the service thread knows of it.
+        if source.kind() == std::io::ErrorKind::BrokenPipe {
+            let _ = worker.wait(&mut Until::after(HUNG_UP), |progress| progress.exit.is_some());
+        }
         worker.end_error().unwrap_or(Error::System { doing: "writing to the control channel", source })
     })
 }
