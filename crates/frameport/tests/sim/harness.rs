@@ -1,10 +1,9 @@
 //! Running many worlds, and what all of them check: the ground truth of frames, and that nothing is left behind.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use frameport::{Bytes, Error, Exit, FrameMut, SendStats};
+use frameport::{Bytes, FrameMut, Stats};
 use frameport_sys::thread::preempt;
 use frameport_sys::world::{self, Census, Faults, Random, Report, World};
 
@@ -85,9 +84,10 @@ pub(crate) fn check(payload: Bytes<'_>, seq: u64) {
 
 /// Counters add up.
 #[track_caller]
-pub(crate) fn check_counts(stats: &SendStats) {
-    let SendStats { sent, received, retracted, lost, .. } = *stats;
-    ensure(received + retracted + lost <= sent, || format!("{stats:?} do not close"));
+pub(crate) fn check_counts(stats: &Stats) {
+    let Stats { offered, received, retracted, no_slot, refused, lost, in_flight, .. } = *stats;
+    let sum = received + retracted + no_slot + refused + lost + in_flight;
+    ensure(offered == sum, || format!("{stats:?} do not close"));
 }
 
 /// The host's own, before and after a worker.
@@ -96,29 +96,33 @@ pub(crate) fn check_left(before: Census) {
     ensure(now == before, || format!("left behind: {now:?}, before: {before:?}"));
 }
 
-/// Why a link whose worker was killed, or left, ended.
-pub(crate) fn is_death(error: &Error, exit: Exit) -> bool {
-    matches!(error, Error::WorkerDied(death) if death.exit == exit)
-}
-
 /// Something host and workers of a test share, for it is no part of what is tested.
-#[derive(Debug, Default)]
-pub(crate) struct Shared<T>(Rc<RefCell<T>>);
+#[derive(Debug)]
+pub(crate) struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(value)))
+    }
+
     /// Nothing in `look` may give way.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
-        look(&mut self.0.borrow_mut())
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A time below `most`, short ones more often.
+/// How long after what it waits for a task may have not noticed: others are let run before it.
+pub(crate) fn margin() -> u64 {
+    2_000_000
+}
+
+/// Some time up to `most`, short times more often.
 pub(crate) fn some_time(most: Duration) -> Duration {
     most / (1 + world::below(50) as u32)
 }
