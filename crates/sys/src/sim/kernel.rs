@@ -261,6 +261,7 @@ impl State {
 
     pub(super) fn close(&mut self, id: u64) {
         let Some(Object { what, .. }) = self.objects.remove(&id) else { return };
+        self.unwatch(Source::Control(id));
         match what {
             What::Doorbell { bells, side } => {
                 let bell = self.bells.get_mut(&bells).and_then(|pair| pair.get_mut(side));
@@ -281,6 +282,15 @@ impl State {
                 self.tasks.wake(Key::Object(channel));
             }
             What::Region { .. } | What::Event { .. } | What::Poller { .. } => {}
+        }
+    }
+
+    /// What is closed is watched no more.
+    pub(super) fn unwatch(&mut self, source: Source) {
+        for object in self.objects.values_mut() {
+            if let What::Poller { watched } = &mut object.what {
+                watched.retain(|watch| watch.source != source);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::handle::check;
 use super::isolation::Scope;
+use super::kernel::Source;
 use super::poll::Watched;
 use super::sched::{self, Key};
 use super::socket::Control;
@@ -201,6 +202,7 @@ impl Drop for Child {
         if self.reaped.is_none() {
             self.send(Signal::KILL);
         }
+        sched::with(|state| state.unwatch(Source::Child(self.pid)));
     }
 }
 
@@ -211,6 +213,12 @@ pub struct StderrPipe(u32);
 impl Watched for StderrPipe {
     fn number(&self) -> (u8, u64) {
         (1, self.0.into())
+    }
+}
+
+impl Drop for StderrPipe {
+    fn drop(&mut self) {
+        sched::with(|state| state.unwatch(Source::Stderr(self.0)));
     }
 }
 
