@@ -149,7 +149,11 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
     worker.state.set_changer(Box::new(move |channel, spec, until| {
         changes.upgrade().map_or(Ok(()), |worker| worker.change_channel(channel, spec, until))
     }));
-    service.register(&worker)?;
+    service.register(&worker).inspect_err(|_| {
+        // The service thread may have begun to listen to it.
+        worker.kill();
+        worker.settle();
+    })?;
     tracing::debug!(link = name, pid = worker.pid, %level, "worker started");
     Ok((worker, level))
 }

@@ -69,6 +69,7 @@ impl Service {
             number
         };
         self.watch(worker, number * KINDS).inspect_err(|_| {
+            self.unwatch(worker);
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).known.remove(&number);
         })
     }
@@ -116,12 +117,16 @@ impl Service {
         }
     }
 
-    fn bury(&self, number: u64, worker: &Arc<Supervised>) {
+    fn unwatch(&self, worker: &Supervised) {
         self.poller.remove(&worker.control);
         if let Some(stderr) = &worker.stderr {
             self.poller.remove(stderr);
         }
         self.poller.remove(&*worker.child.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn bury(&self, number: u64, worker: &Arc<Supervised>) {
+        self.unwatch(worker);
         worker.on_death();
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).known.remove(&number);
     }
