@@ -264,6 +264,9 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -
     let (side, channels_of, pools, audiences) = (Side::Host, &channels, &pools, &audiences);
     let terms = Terms { side, channels: channels_of, pools, audiences, wait, peer, deadline };
     let _ = worker.ends.set(link::connect(&worker.state, control, &terms)?);
+    if !builder.params.is_empty() {
+        Params::new(worker).announce();
+    }
 
     let welcome =
         Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };

@@ -87,6 +87,11 @@ impl<'a> Params<'a> {
         Ok(self.lock().values.clone())
     }
 
+    /// Says that the first values follow, before the worker can look.
+    pub(super) fn announce(&self) {
+        self.worker.state.set_params(self.lock().version + 1);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
         self.worker.state.check_fork()?;
         let mut now = self.lock();
