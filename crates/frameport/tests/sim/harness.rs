@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use frameport::{Bytes, FrameMut, Stats};
 use frameport_sys::thread::preempt;
-use frameport_sys::world::{self, Census, Faults, Random, Report, World};
+use frameport_sys::world::{self, Census, Faults, Random, Report};
 
 /// Runs worlds of the seeds from 0 on, `many` unless FRAMEPORT_SCHEDULES says how many; with FRAMEPORT_SEED, that one only.
 pub(crate) fn explore(test: &str, many: u64, world: impl Fn(u64) -> Result<Report, world::Failure>) {

@@ -5,6 +5,9 @@
 #![cfg(frameport_sim)]
 #![expect(clippy::unwrap_used, clippy::print_stderr, clippy::panic, reason = "a test reports and fails")]
 
+mod fanout;
+mod group;
 mod harness;
+mod life;
 mod pipe;
 mod stream;

@@ -92,6 +92,14 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
         drop(frame);
         truth.with(Truth::come_home);
     };
+    // One that was stopped between its last look and its deadline may have missed it.
+    let starve = || {
+        truth.with(|truth| {
+            if plan.fate.stop.is_none() {
+                truth.input.starve()
+            }
+        })
+    };
     let mut next_own = 1_000_000;
     loop {
         let asked = truth.with(|truth| truth.input.sent());
@@ -99,7 +107,7 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
             0 => link.try_recv().map(|found| found.ok_or(())),
             1 => match link.recv_timeout(WAIT) {
                 Err(Error::Timeout { .. }) => {
-                    truth.with(|truth| truth.input.starve());
+                    starve();
                     Ok(Err(()))
                 }
                 other => other.map(Ok),
@@ -107,7 +115,7 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
             2 => match select(&[&link.receiver("in").unwrap()], Until::after(WAIT)) {
                 Ok(_) => link.try_recv().map(|found| found.ok_or(())),
                 Err(Error::Timeout { .. }) => {
-                    truth.with(|truth| truth.input.starve());
+                    starve();
                     Ok(Err(()))
                 }
                 Err(error) => Err(error),
