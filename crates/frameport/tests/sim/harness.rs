@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use frameport::{Bytes, FrameMut, Stats};
 use frameport_sys::thread::preempt;
-use frameport_sys::world::{self, Census, Faults, Random, Report};
+use frameport_sys::world::{self, Census, Failure, Faults, Random, Report};
 
 /// Runs worlds of the seeds from 0 on, `many` unless FRAMEPORT_SCHEDULES says how many; with FRAMEPORT_SEED, that one only.
-pub(crate) fn explore(test: &str, many: u64, world: impl Fn(u64) -> Result<Report, world::Failure>) {
+pub(crate) fn explore(test: &str, many: u64, world: impl Fn(u64) -> Result<Report, Failure>) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("FRAMEPORT_SEED") {
         Some(seed) => seed..seed + 1,
@@ -36,8 +36,21 @@ pub(crate) fn faults(seed: u64) -> Faults {
         longest_delay_ns: 300_000,
         spurious: one_of(&[0, 0, 20]),
         short_reads: one_of(&[0, 0, 3]),
+        control_room: one_of(&[200 << 10, 200 << 10, 6000]) as usize,
         ..Faults::default()
     }
+}
+
+/// A world that took longer than all its waits that may end by their deadlines, some 200 ms aside: somebody was not woken, and
+/// only a fallback went on.
+pub(crate) fn in_time(report: Result<Report, Failure>, seed: u64, waits: Duration) -> Result<Report, Failure> {
+    let report = report?;
+    // The clock starts at a second.
+    let time = report.time.saturating_sub(Duration::from_secs(1));
+    if faults(seed).delays == 0 && time > waits + Duration::from_millis(200) {
+        return Err(Failure { seed, what: format!("it took {time:?}, of which {waits:?} were waited for nothing") });
+    }
+    Ok(report)
 }
 
 /// Whether a condition holds, or the world ends.

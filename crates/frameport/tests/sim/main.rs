@@ -8,6 +8,8 @@
 mod fanout;
 mod group;
 mod harness;
+mod hostile;
 mod life;
 mod pipe;
 mod stream;
+mod threads;
