@@ -7,7 +7,7 @@ use frameport::{Audience, Delivery, Error, Exit, Frame, Link, Pin, Worker};
 use frameport_sys::thread::{sleep, yield_now};
 use frameport_sys::world::{self, Fate, Random, World};
 
-use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, some_time};
+use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, in_time, some_time};
 use crate::stream::{Stream, look, paint};
 
 /// What each member's worker may expect, by its number.
@@ -22,7 +22,7 @@ fn work(number: usize, quota: usize, truth: &Truth) -> i32 {
     let Ok(link) = Link::from_env() else { return 1 };
     let mut held: Vec<(Frame, u64)> = Vec::new();
     loop {
-        let asked = truth.with(|truth| truth[number].0.sent());
+        let asked = truth.with(|truth| truth[number].0.ask());
         let frame = match link.recv() {
             Ok(frame) => frame,
             Err(Error::LinkClosed { .. }) => break,
@@ -190,7 +190,7 @@ fn fanout() {
         let deadly = random.below(2) == 0;
         let truth = Shared::new(Vec::new());
         let of_worker: Truth = truth.clone();
-        World::new(seed, faults(seed))
+        let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
             .program("member", move |args| work(args[0].parse().unwrap(), QUOTA as usize, &of_worker))
             .fates(move |random, name| {
@@ -207,6 +207,7 @@ fn fanout() {
                 host.run();
                 drop(host);
                 check_left(before);
-            })
+            });
+        in_time(report, seed, Duration::from_millis(200))
     });
 }

@@ -8,7 +8,7 @@ use frameport::{Delivery, Error, FrameMut, Group, GroupStats, Link, Outcome, Red
 use frameport_sys::thread::sleep;
 use frameport_sys::world::{self, Fate, Random, World};
 
-use crate::harness::{Shared, chance, check_left, ensure, explore, faults, some_time};
+use crate::harness::{Shared, chance, check_left, ensure, explore, faults, in_time, some_time};
 use crate::stream::{look, paint};
 
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +27,18 @@ struct Truth {
     begun: Vec<u64>,
     /// Frames a worker passed over.
     passed: BTreeSet<u64>,
+    /// Waits that ended by their limits, and sleeps.
+    waited: Duration,
 }
 
 fn spec() -> VideoSpec {
     VideoSpec::new(PixelFormat::Gray, 11, 7)
+}
+
+fn rest(truth: &Shared<Truth>) {
+    let time = some_time(Duration::from_millis(1));
+    truth.with(|truth| truth.waited += time);
+    sleep(time);
 }
 
 fn work(truth: &Shared<Truth>) -> i32 {
@@ -45,7 +53,7 @@ fn work(truth: &Shared<Truth>) -> i32 {
         truth.with(|truth| truth.begun.push(seq));
         look(&frame, seq);
         if chance(8) {
-            sleep(some_time(Duration::from_millis(1)));
+            rest(truth);
         }
         match world::below(6) {
             0 => {
@@ -132,7 +140,7 @@ impl Host {
         while self.sent < self.plan.frames {
             match world::below(10) {
                 0 => drop(self.check()),
-                1 => sleep(some_time(Duration::from_millis(1))),
+                1 => rest(&self.truth),
                 2 => held.clear(),
                 3..6 => match self.group.recv_timeout(Duration::from_millis(10)) {
                     Ok(outcome) => {
@@ -141,12 +149,12 @@ impl Host {
                             held.push(outcome);
                         }
                     }
-                    Err(Error::Timeout { .. }) => {}
+                    Err(Error::Timeout { .. }) => self.truth.with(|truth| truth.waited += Duration::from_millis(10)),
                     Err(error) => world::fail(&format!("the group's recv: {error}")),
                 },
                 6 => match self.group.loan_until(Until::after(Duration::from_millis(10))) {
                     Ok(frame) => self.send(frame),
-                    Err(Error::PoolExhausted(_)) => {}
+                    Err(Error::PoolExhausted(_)) => self.truth.with(|truth| truth.waited += Duration::from_millis(10)),
                     Err(error) => world::fail(&format!("the group's loan: {error}")),
                 },
                 _ => {
@@ -204,8 +212,8 @@ fn group() {
             frames: 5 + below(25),
         };
         let truth = Shared::new(Truth::default());
-        let of_worker = truth.clone();
-        World::new(seed, faults(seed))
+        let (of_worker, its_truth) = (truth.clone(), truth.clone());
+        let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
             .program("member", move |_| work(&of_worker))
             .fates(move |random, name| {
@@ -231,6 +239,9 @@ fn group() {
                     Err(error) => world::fail(&format!("the group does not start: {error}")),
                 }
                 check_left(before);
-            })
+            });
+        // Backoffs of workers that die before they answer.
+        let pauses = Duration::from_secs(if plan.deadly { 60 } else { 0 });
+        in_time(report, seed, pauses + its_truth.with(|truth| truth.waited))
     });
 }

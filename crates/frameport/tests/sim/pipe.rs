@@ -8,8 +8,9 @@ use frameport_sys::clock::now_ns;
 use frameport_sys::process::exit;
 use frameport_sys::thread::{sleep, yield_now};
 use frameport_sys::world::{self, Fate, Random, World};
+use serde_json::Value;
 
-use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, margin, some_time};
+use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, in_time, margin, some_time};
 use crate::stream::{Stream, look, paint};
 
 /// Longest a wait lasts, but for those that must come to an end without.
@@ -64,6 +65,8 @@ struct Truth {
     /// Slots of the input pool that are not at home for certain, and when one last came home.
     away: u32,
     came_home: u64,
+    /// Waits that ended by their limits, and sleeps.
+    waited: Duration,
     /// Parameters set.
     params: u64,
     /// Events reported and told of.
@@ -77,10 +80,26 @@ impl Truth {
     fn come_home(&mut self) {
         (self.away, self.came_home) = (self.away - 1, now_ns());
     }
+
+    fn wait(&mut self, time: Duration) {
+        self.waited += time;
+    }
 }
 
 fn spec() -> VideoSpec {
     VideoSpec::new(PixelFormat::Bgr24, 7, 5)
+}
+
+/// Sleeps a little.
+fn rest(truth: &Shared<Truth>) {
+    let time = some_time(Duration::from_millis(2));
+    truth.with(|truth| truth.wait(time));
+    sleep(time);
+}
+
+/// Text that may fill a control channel.
+fn pad(most: u64) -> String {
+    "x".repeat(world::below(most) as usize)
 }
 
 /// The worker. Answers with the status it leaves with.
@@ -95,14 +114,13 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
     // One that was stopped between its last look and its deadline may have missed it.
     let starve = || {
         truth.with(|truth| {
-            if plan.fate.stop.is_none() {
-                truth.input.starve()
-            }
-        })
+            truth.wait(WAIT);
+            truth.input.starve();
+        });
     };
     let mut next_own = 1_000_000;
     loop {
-        let asked = truth.with(|truth| truth.input.sent());
+        let asked = truth.with(|truth| truth.input.ask());
         let found = match world::below(4) {
             0 => link.try_recv().map(|found| found.ok_or(())),
             1 => match link.recv_timeout(WAIT) {
@@ -153,7 +171,8 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
                         let sent = link.send(reply).is_ok();
                         truth.with(|truth| truth.output.end(sent));
                     }
-                    Err(Error::LinkClosed { .. } | Error::PoolExhausted(_)) => {}
+                    Err(Error::LinkClosed { .. }) => {}
+                    Err(Error::PoolExhausted(_)) => truth.with(|truth| truth.wait(WAIT)),
                     Err(error) => world::fail(&format!("the worker's loan: {error}")),
                 }
                 let_go(frame);
@@ -173,11 +192,11 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
             let sent = link.send(own).is_ok();
             truth.with(|truth| truth.output.end(sent));
         }
-        if chance(8) && link.report(Level::Info, "news", [("n", truth.with(|truth| truth.reported))]) {
+        if chance(8) && link.report(Level::Info, pad(3000), [("n", truth.with(|truth| truth.reported))]) {
             truth.with(|truth| truth.reported += 1);
         }
         if chance(10) {
-            sleep(some_time(Duration::from_millis(2)));
+            rest(truth);
         }
         if plan.fickle && chance(15) {
             match world::below(3) {
@@ -226,7 +245,11 @@ fn answer(link: &Link, mut frame: Frame, truth: &Shared<Truth>) -> bool {
         truth.with(Truth::come_home);
     }
     match sent {
-        Ok(()) | Err(Error::PoolExhausted(_)) => true,
+        Ok(()) => true,
+        Err(Error::PoolExhausted(_)) => {
+            truth.with(|truth| truth.wait(WAIT));
+            true
+        }
         Err(Error::LinkClosed { .. }) => false,
         Err(error) => world::fail(&format!("the worker's answer: {error}")),
     }
@@ -250,18 +273,22 @@ impl Host {
             truth.input.disturb();
             truth.input.is_live()
         });
+        let asked = now_ns();
         let loaned = match world::below(2) {
             0 => self.worker.loan_if_free().map(|loaned| loaned.ok_or(())),
             _ => match self.worker.loan_until(Until::after(WAIT)) {
                 Err(Error::PoolExhausted(_)) => {
-                    let (away, came_home) = self.truth.with(|truth| (truth.away, truth.came_home));
-                    let free = !is_live && self.pin.is_none() && away < self.plan.slots;
-                    ensure(!free || came_home + margin() > now_ns(), || format!("a slot's wake-up was lost: {away}"));
+                    self.truth.with(|truth| truth.wait(if is_live { Duration::ZERO } else { WAIT }));
                     Ok(Err(()))
                 }
                 other => other.map(Ok),
             },
         };
+        // Nothing else can have kept it from a slot.
+        let (away, came_home) = self.truth.with(|truth| (truth.away, truth.came_home));
+        let was_free = !is_live && self.pin.is_none() && away < self.plan.slots && !matches!(loaned, Err(_));
+        let is_late = was_free && came_home.max(asked) + margin() < now_ns();
+        ensure(!is_late, || format!("a slot's wake-up was lost: {away} away, one came home at {came_home}"));
         let mut frame = match loaned {
             Ok(Ok(frame)) => frame,
             Ok(Err(())) => return,
@@ -289,13 +316,16 @@ impl Host {
     }
 
     fn recv(&mut self, blocks: bool) {
-        let asked = self.truth.with(|truth| truth.output.sent());
+        let asked = self.truth.with(|truth| truth.output.ask());
         let found = match world::below(3) {
             _ if blocks => self.worker.recv().map(Some),
             0 => self.worker.try_recv(),
             _ => match self.worker.recv_timeout(WAIT) {
                 Err(Error::Timeout { .. }) => {
-                    self.truth.with(|truth| truth.output.starve());
+                    self.truth.with(|truth| {
+                        truth.wait(WAIT);
+                        truth.output.starve();
+                    });
                     Ok(None)
                 }
                 other => other.map(Some),
@@ -356,7 +386,8 @@ impl Host {
                 7..12 if self.ended.is_none() => self.recv(false),
                 12 => {
                     let n = self.truth.with(|truth| truth.params) + 1;
-                    self.worker.params().set("n", n).unwrap();
+                    let values = [("n", n.into()), ("pad", Value::from(pad(5000)))];
+                    self.worker.params().extend(values).unwrap();
                     self.truth.with(|truth| truth.params = n);
                 }
                 13 => {
@@ -369,7 +400,7 @@ impl Host {
                     self.pin = None;
                     ensure(self.worker.holders().len() <= 2 * self.plan.slots as usize + 3, || "holders".to_owned());
                 }
-                _ => sleep(some_time(Duration::from_millis(1))),
+                _ => rest(&self.truth),
             }
         }
     }
@@ -426,7 +457,7 @@ fn host(plan: Plan, truth: &Shared<Truth>) {
         .on_event(move |event| {
             let n = event.fields.get("n").and_then(serde_json::Value::as_u64).unwrap();
             heard.with(|truth| {
-                ensure(n >= truth.heard, || format!("event {n} after {}", truth.heard));
+                ensure(n == truth.heard, || format!("event {n}, not {}", truth.heard));
                 truth.heard = n + 1;
             });
         })
@@ -453,16 +484,20 @@ fn pipe() {
             output: Stream::new(plan.output),
             away: 0,
             came_home: 0,
+            waited: Duration::ZERO,
             params: 0,
             reported: 0,
             heard: 0,
             left: None,
         });
         let of_worker = truth.clone();
-        World::new(seed, faults(seed))
+        let its_truth = truth.clone();
+        let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
             .program("works", move |_| work(plan, &of_worker))
             .fates(move |_, name| if name == "works" { plan.fate } else { Fate::default() })
-            .run(move || host(plan, &truth))
+            .run(move || host(plan, &truth));
+        let stopped = plan.fate.stop.map_or(Duration::ZERO, |(_, time)| time + Duration::from_secs(5));
+        in_time(report, seed, stopped + its_truth.with(|truth| truth.waited))
     });
 }

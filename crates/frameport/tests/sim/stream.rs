@@ -14,6 +14,15 @@ struct Attempt {
     picture: u64,
     /// How often the parameters had been set.
     params: u64,
+    /// When its send had returned.
+    sent_at: Option<u64>,
+}
+
+/// A receiver's question for a frame: how many were sent by then, and when it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    sent: usize,
+    at: u64,
 }
 
 /// One channel, as sender and receiver may see it.
@@ -42,13 +51,14 @@ impl Stream {
 
     /// Before the send: the receiver may be faster than its return.
     pub(crate) fn begin(&mut self, seq: u64, picture: u64, params: u64) {
-        self.attempts.push(Attempt { seq, picture, params });
+        self.attempts.push(Attempt { seq, picture, params, sent_at: None });
     }
 
     /// After it.
     pub(crate) fn end(&mut self, is_sent: bool) {
         if is_sent {
             (self.sent, self.sent_at) = (self.attempts.len(), now_ns());
+            self.attempts.last_mut().unwrap().sent_at = Some(self.sent_at);
             self.disturbed = false;
         } else {
             self.attempts.pop();
@@ -60,6 +70,11 @@ impl Stream {
         self.disturbed = true;
     }
 
+    /// The receiver asks for a frame.
+    pub(crate) fn ask(&self) -> Asked {
+        Asked { sent: self.sent, at: now_ns() }
+    }
+
     pub(crate) fn sent(&self) -> usize {
         self.sent
     }
@@ -68,15 +83,19 @@ impl Stream {
         self.received
     }
 
-    /// A frame arrived whose receiver had asked when `asked` were sent: the picture in it, and the parameters it must see.
-    pub(crate) fn arrive(&mut self, seq: u64, asked: usize) -> (u64, u64) {
+    /// A frame arrived: the picture in it, and the parameters it must see.
+    pub(crate) fn arrive(&mut self, seq: u64, asked: Asked) -> (u64, u64) {
         let found = self.attempts.iter().enumerate().skip(self.next).find(|(_, attempt)| attempt.seq == seq);
         let Some((place, attempt)) = found else {
             frameport_sys::world::fail(&format!("frame {seq} is not one to come: {self:?}"))
         };
         let depth = self.delivery.depth().map_or(usize::MAX, |depth| depth as usize);
         ensure(self.is_live() || place == self.next, || format!("frame {seq} is not the next: {self:?}"));
-        ensure(place.saturating_add(depth) >= asked, || format!("frame {seq} is old, {asked} were sent: {self:?}"));
+        let is_new = place.saturating_add(depth) >= asked.sent;
+        ensure(is_new, || format!("frame {seq} is old for {asked:?}: {self:?}"));
+        // Nothing else can have kept it: time passes when nobody runs.
+        let is_late = attempt.sent_at.is_some_and(|sent_at| sent_at.max(asked.at) + margin() < now_ns());
+        ensure(!is_late, || format!("a wake-up was lost: frame {seq} came late for {asked:?}: {self:?}"));
         self.next = place + 1;
         self.received += 1;
         (attempt.picture, attempt.params)

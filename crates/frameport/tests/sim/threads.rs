@@ -10,7 +10,7 @@ use frameport_sys::sync::mpsc::{Receiver, channel};
 use frameport_sys::thread::{Builder, JoinHandle, sleep, yield_now};
 use frameport_sys::world::{self, Fate, Random, World};
 
-use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, some_time};
+use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, in_time, some_time};
 use crate::stream::{Stream, look, paint};
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ fn work(truth: &Shared<Truth>) -> i32 {
     let (of_thread, its_truth) = (Arc::clone(&link), truth.clone());
     let answering = start("answers", move || answer(&of_thread, &received, &its_truth));
     loop {
-        let asked = truth.with(|truth| truth.input.sent());
+        let asked = truth.with(|truth| truth.input.ask());
         match link.recv() {
             Ok(frame) => {
                 truth.with(|truth| truth.input.arrive(frame.seq(), asked));
@@ -106,7 +106,7 @@ fn send(worker: &Worker, plan: Plan, truth: &Shared<Truth>) {
 
 fn receive(worker: &Worker, plan: Plan, truth: &Shared<Truth>) {
     loop {
-        let asked = truth.with(|truth| truth.output.sent());
+        let asked = truth.with(|truth| truth.output.ask());
         match worker.recv() {
             Ok(frame) => {
                 let (picture, _) = truth.with(|truth| truth.output.arrive(frame.seq(), asked));
@@ -173,10 +173,11 @@ fn threads() {
         };
         let truth = Shared::new(Truth { input: Stream::new(plan.input), output: Stream::new(plan.output) });
         let of_worker = truth.clone();
-        World::new(seed, faults(seed))
+        let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
             .program("works", move |_| work(&of_worker))
             .fates(move |_, name| Fate { kill: plan.kill.filter(|_| name == "works"), stop: None })
-            .run(move || host(plan, &truth))
+            .run(move || host(plan, &truth));
+        in_time(report, seed, Duration::from_millis(20))
     });
 }

@@ -28,6 +28,8 @@ pub(super) struct State {
     /// Nobody waits and nothing fails any more.
     pub(super) over: bool,
     pub(super) failure: Option<String>,
+    /// Some process was stopped.
+    pub(super) was_stopped: bool,
     pub(super) programs: HashMap<String, Program>,
     pub(super) fates: Option<Fates>,
     pub(super) memory: Vec<Memory>,
@@ -114,6 +116,7 @@ impl State {
             faults,
             over: false,
             failure: None,
+            was_stopped: false,
             programs: HashMap::new(),
             fates: None,
             memory: Vec::new(),
@@ -195,6 +198,7 @@ impl State {
 
     /// Nothing of `pid` runs until `until`, or until it is continued.
     pub(super) fn stop(&mut self, pid: u32, until: Option<u64>) {
+        self.was_stopped = true;
         self.processes.get_mut(&pid).into_iter().for_each(|process| process.stopped = true);
         self.timers.extend(until.map(|until| (until, pid)));
     }

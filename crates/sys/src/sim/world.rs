@@ -235,6 +235,12 @@ pub fn change_faults(change: impl FnOnce(&mut Faults)) {
     sched::inside(|state| change(&mut state.faults));
 }
 
+/// Whether nobody has been delayed or stopped.
+#[must_use]
+pub fn is_even() -> bool {
+    sched::inside(|state| state.faults.delays == 0 && !state.was_stopped)
+}
+
 /// What a process has now.
 #[must_use]
 pub fn census(process: u32) -> Census {
