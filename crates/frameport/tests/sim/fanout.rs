@@ -208,6 +208,6 @@ fn fanout() {
                 drop(host);
                 check_left(before);
             });
-        in_time(report, seed, Duration::from_millis(200))
+        in_time(report, seed, || Duration::from_millis(200))
     });
 }

@@ -242,6 +242,6 @@ fn group() {
             });
         // Backoffs of workers that die before they answer.
         let pauses = Duration::from_secs(if plan.deadly { 60 } else { 0 });
-        in_time(report, seed, pauses + its_truth.with(|truth| truth.waited))
+        in_time(report, seed, || pauses + its_truth.with(|truth| truth.waited))
     });
 }

@@ -136,8 +136,8 @@ fn host_dies() {
                     died.with(|died| *died = now_ns());
                 }
             });
-        let died = host_died.with(|died| *died);
         report.inspect(|Report { time, .. }| {
+            let died = host_died.with(|died| *died);
             let late = time.as_nanos() as u64 - died;
             assert!(died == 0 || late < 1_000_000_000, "seed {seed}: {late} ns after the host");
         })

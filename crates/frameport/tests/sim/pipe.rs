@@ -498,6 +498,6 @@ fn pipe() {
             .fates(move |_, name| if name == "works" { plan.fate } else { Fate::default() })
             .run(move || host(plan, &truth));
         let stopped = plan.fate.stop.map_or(Duration::ZERO, |(_, time)| time + Duration::from_secs(5));
-        in_time(report, seed, stopped + its_truth.with(|truth| truth.waited))
+        in_time(report, seed, || stopped + its_truth.with(|truth| truth.waited))
     });
 }

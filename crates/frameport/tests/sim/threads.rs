@@ -178,6 +178,6 @@ fn threads() {
             .program("works", move |_| work(&of_worker))
             .fates(move |_, name| Fate { kill: plan.kill.filter(|_| name == "works"), stop: None })
             .run(move || host(plan, &truth));
-        in_time(report, seed, Duration::from_millis(20))
+        in_time(report, seed, || Duration::from_millis(20))
     });
 }
