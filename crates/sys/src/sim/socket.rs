@@ -63,24 +63,19 @@ impl Control {
     /// # Errors
     /// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles.
     pub fn send(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<()> {
+        let sent = self.send_some(bytes, handles)?;
+        if sent < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    }
+
+    /// Sends what there is room for and returns how much that was; the handles go with the first byte.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone; `InvalidInput` for too many handles.
+    pub fn send_some(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
         sched::point("control send");
         if handles.len() > MAX_HANDLES {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let sent = self.write(bytes, handles)?;
-        if sent < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    }
-
-    /// Sends what there is room for and returns how much that was.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there is no room; `BrokenPipe` when the peer is gone.
-    pub fn send_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        sched::point("control send");
-        self.write(bytes, &[])
-    }
-
-    fn write(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
         let (channel, side, _) = self.parts()?;
         let copies: Vec<What> = handles.iter().filter_map(Handle::what).collect();
         sched::inside(|state| {
@@ -193,8 +188,12 @@ fn take(state: &mut State, channel: u64, from: usize, bytes: &mut [u8]) -> Optio
     if flow.bytes.is_empty() {
         return (!flow.is_open).then(|| (0, Vec::new()));
     }
+    // One read never brings the handles of two messages.
+    let first = flow.handles.front().map(|(at, _)| *at);
+    let second = flow.handles.iter().map(|(at, _)| *at).find(|at| Some(*at) != first);
+    let before = second.map_or(usize::MAX, |at| (at - flow.read) as usize);
     let mut read = 0;
-    for (byte, place) in flow.bytes.drain(..most.min(flow.bytes.len())).zip(bytes.iter_mut()) {
+    for (byte, place) in flow.bytes.drain(..most.min(before).min(flow.bytes.len())).zip(bytes.iter_mut()) {
         *place = byte;
         read += 1;
     }
