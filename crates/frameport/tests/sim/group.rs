@@ -9,7 +9,7 @@ use frameport_sys::thread::sleep;
 use frameport_sys::world::{self, Fate, Random, World};
 
 use crate::harness::{Shared, chance, check_left, ensure, explore, faults, in_time, some_time};
-use crate::stream::{look, paint};
+use crate::stream::{edit, look, paint};
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
@@ -63,10 +63,7 @@ fn work(truth: &Shared<Truth>) -> i32 {
             1 | 2 => {
                 let mut frame = frame;
                 let picture = seq + 1_000_000;
-                let bytes: Vec<u8> =
-                    (0..frame.payload().len()).map(|index| crate::harness::byte(picture, index)).collect();
-                ensure(frame.payload().copy_from(0, &bytes), || "a frame cannot be edited".to_owned());
-                frame.set_meta(serde_json::json!({"picture": picture}).as_object().unwrap());
+                edit(&mut frame, picture);
                 if link.send_back(frame).is_err() {
                     return 0;
                 }

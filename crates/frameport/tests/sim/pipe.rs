@@ -11,10 +11,13 @@ use frameport_sys::world::{self, Fate, Random, World};
 use serde_json::Value;
 
 use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, in_time, margin, some_time};
-use crate::stream::{Stream, look, paint};
+use crate::stream::{Stream, edit, look, paint};
 
 /// Longest a wait lasts, but for those that must come to an end without.
 const WAIT: Duration = Duration::from_millis(10);
+
+/// Pictures from here on are those of answers in place, which are the host's own slots.
+const IN_PLACE: u64 = 3_000_000;
 
 /// How a world is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,8 @@ struct Plan {
     fate: Fate,
     /// The worker may leave early, fail or exit.
     fickle: bool,
+    /// Specs change.
+    changes: bool,
 }
 
 impl Plan {
@@ -53,6 +58,7 @@ impl Plan {
             turns: 5 + below(40),
             fate,
             fickle: below(4) == 0,
+            changes: below(2) == 0,
         }
     }
 }
@@ -90,11 +96,24 @@ fn spec() -> VideoSpec {
     VideoSpec::new(PixelFormat::Bgr24, 7, 5)
 }
 
+/// Another one, of a few.
+fn other_spec() -> VideoSpec {
+    VideoSpec::new(PixelFormat::Bgr24, 5 + world::below(4) as u32, 5)
+}
+
 /// Sleeps a little.
 fn rest(truth: &Shared<Truth>) {
     let time = some_time(Duration::from_millis(2));
     truth.with(|truth| truth.wait(time));
     sleep(time);
+}
+
+/// Does something that may wait as long as it likes.
+fn timed<T>(truth: &Shared<Truth>, act: impl FnOnce() -> T) -> T {
+    let start = now_ns();
+    let done = act();
+    truth.with(|truth| truth.wait(Duration::from_nanos(now_ns() - start)));
+    done
 }
 
 /// Text that may fill a control channel.
@@ -106,8 +125,9 @@ fn pad(most: u64) -> String {
 fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
     // The host may have given up meanwhile.
     let Ok(link) = Link::from_env() else { return 1 };
-    let mut held: Vec<Frame> = Vec::new();
-    let let_go = |frame| {
+    let mut held: Vec<(Frame, u64)> = Vec::new();
+    let let_go = |(frame, picture): (Frame, u64)| {
+        look(&frame, picture);
         drop(frame);
         truth.with(Truth::come_home);
     };
@@ -154,20 +174,24 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
         let known = frame.params().unwrap().get("n").and_then(serde_json::Value::as_u64).unwrap_or(0);
         ensure(known >= params, || format!("parameters {known} with a frame sent after {params}"));
         match world::below(5) {
-            0 => let_go(frame),
-            1 if held.len() + 2 < plan.slots as usize => held.push(frame),
+            0 => let_go((frame, picture)),
+            1 if held.len() + 2 < plan.slots as usize => {
+                // A view less keeps the frame.
+                drop(frame.hold());
+                held.push((frame, picture));
+            }
             2 | 3 => {
-                if !answer(&link, frame, truth) {
+                if !answer(&link, frame, plan, truth) {
                     break;
                 }
             }
             _ => {
-                let picture = frame.seq() + 2_000_000;
+                let answer = frame.seq() + 1_500_000;
                 truth.with(|truth| truth.output.disturb());
                 match link.reply_until(&frame, Until::after(WAIT)) {
                     Ok(mut reply) => {
-                        paint(&mut reply, picture);
-                        truth.with(|truth| truth.output.begin(frame.seq(), picture, 0));
+                        paint(&mut reply, answer);
+                        truth.with(|truth| truth.output.begin(frame.seq(), answer, 0));
                         let sent = link.send(reply).is_ok();
                         truth.with(|truth| truth.output.end(sent));
                     }
@@ -175,7 +199,7 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
                     Err(Error::PoolExhausted(_)) => truth.with(|truth| truth.wait(WAIT)),
                     Err(error) => world::fail(&format!("the worker's loan: {error}")),
                 }
-                let_go(frame);
+                let_go((frame, picture));
             }
         }
         if !held.is_empty() && chance(3) {
@@ -197,6 +221,15 @@ fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
         }
         if chance(10) {
             rest(truth);
+        }
+        if plan.changes && chance(15) {
+            let sender = link.sender("out").unwrap();
+            match timed(truth, || sender.change_spec_until(other_spec(), Until::after(WAIT))) {
+                Ok(()) | Err(Error::PoolExhausted(_) | Error::Timeout { .. } | Error::LinkClosed { .. }) => {}
+                // The one it gave up waiting for is under way.
+                Err(Error::Config { .. }) => {}
+                Err(error) => world::fail(&format!("the worker's change: {error:?}")),
+            }
         }
         if plan.fickle && chance(15) {
             match world::below(3) {
@@ -226,13 +259,12 @@ fn loan_own(link: &Link, truth: &Shared<Truth>) -> Result<Option<FrameMut>, Erro
 }
 
 /// Sends a frame back in place, edited or not; false when the link is closed.
-fn answer(link: &Link, mut frame: Frame, truth: &Shared<Truth>) -> bool {
+fn answer(link: &Link, mut frame: Frame, plan: Plan, truth: &Shared<Truth>) -> bool {
     let hold = chance(4).then(|| frame.hold());
     let seq = frame.seq();
-    let picture = seq + 3_000_000;
-    let bytes: Vec<u8> = (0..frame.payload().len()).map(|index| crate::harness::byte(picture, index)).collect();
-    ensure(frame.payload().copy_from(0, &bytes), || "a frame cannot be edited".to_owned());
-    frame.set_meta(serde_json::json!({"picture": picture}).as_object().unwrap());
+    let in_place = hold.is_none() && link.sender("out").unwrap().returns(&frame);
+    let picture = seq + if in_place { IN_PLACE } else { 2_000_000 };
+    edit(&mut frame, picture);
     let copied = link.copied();
     truth.with(|truth| {
         truth.output.disturb();
@@ -241,11 +273,15 @@ fn answer(link: &Link, mut frame: Frame, truth: &Shared<Truth>) -> bool {
     let sent = link.send_back_until(frame, Until::after(WAIT));
     truth.with(|truth| truth.output.end(sent.is_ok()));
     drop(hold);
-    if sent.is_err() || link.copied() != copied {
+    if sent.is_err() || !in_place {
         truth.with(Truth::come_home);
     }
+    let is_copied = link.copied() != copied;
+    ensure(sent.is_err() || is_copied != in_place, || format!("frame {seq}: {in_place}, {is_copied}"));
     match sent {
         Ok(()) => true,
+        // Of a spec that does not go out any more.
+        Err(Error::Format { .. }) if plan.changes => true,
         Err(Error::PoolExhausted(_)) => {
             truth.with(|truth| truth.wait(WAIT));
             true
@@ -286,7 +322,8 @@ impl Host {
         };
         // Nothing else can have kept it from a slot.
         let (away, came_home) = self.truth.with(|truth| (truth.away, truth.came_home));
-        let was_free = !is_live && self.pin.is_none() && away < self.plan.slots && !matches!(loaned, Err(_));
+        let was_free =
+            !is_live && !self.plan.changes && self.pin.is_none() && away < self.plan.slots && !matches!(loaned, Err(_));
         let is_late = was_free && came_home.max(asked) + margin() < now_ns();
         ensure(!is_late, || format!("a slot's wake-up was lost: {away} away, one came home at {came_home}"));
         let mut frame = match loaned {
@@ -345,14 +382,26 @@ impl Host {
         }
     }
 
+    fn change(&mut self) {
+        let limit = Until::after(WAIT);
+        let changed = timed(&self.truth, || match world::below(3) {
+            0 => self.worker.change_spec_until(other_spec(), limit),
+            1 => self.worker.sender("in").unwrap().change_spec_until(other_spec(), limit),
+            _ => self.worker.receiver("out").unwrap().change_spec_until(other_spec(), limit),
+        });
+        match changed {
+            Ok(()) | Err(Error::PoolExhausted(_) | Error::Timeout { .. }) => {}
+            Err(error) => self.end(error),
+        }
+    }
+
     fn let_go(&mut self) {
         if let Some(frame) = self.held.pop() {
             let picture = frame.meta().unwrap().get("picture").and_then(serde_json::Value::as_u64).unwrap();
             // It has not changed meanwhile.
             look(&frame, picture);
-            let is_own_slot = frame.source() != 0;
             drop(frame);
-            if is_own_slot {
+            if picture >= IN_PLACE {
                 self.truth.with(Truth::come_home);
             }
         }
@@ -398,8 +447,9 @@ impl Host {
                 }
                 14 => {
                     self.pin = None;
-                    ensure(self.worker.holders().len() <= 2 * self.plan.slots as usize + 3, || "holders".to_owned());
+                    ensure(self.worker.holders().len() <= 4 * self.plan.slots as usize + 6, || "holders".to_owned());
                 }
+                15 if self.plan.changes && self.ended.is_none() => self.change(),
                 _ => rest(&self.truth),
             }
         }

@@ -4,7 +4,7 @@ use frameport::{Delivery, Frame, FrameMut};
 use frameport_sys::clock::now_ns;
 use serde_json::{Value, json};
 
-use crate::harness::{check, ensure, fill, margin};
+use crate::harness::{byte, check, ensure, fill, margin};
 
 /// A frame that somebody began to send.
 #[derive(Clone, Copy, Debug)]
@@ -117,13 +117,24 @@ impl Stream {
 /// Fills a frame and gives it metadata that say with what.
 pub(crate) fn paint(frame: &mut FrameMut, picture: u64) {
     fill(frame, picture);
-    frame.set_meta(json!({"picture": picture}).as_object().unwrap());
+    let len = frame.payload().len();
+    frame.set_meta(json!({"picture": picture, "len": len}).as_object().unwrap());
+}
+
+/// Edits a received frame in place.
+pub(crate) fn edit(frame: &mut Frame, picture: u64) {
+    let len = frame.payload().len();
+    let bytes: Vec<u8> = (0..len).map(|index| byte(picture, index)).collect();
+    ensure(frame.payload().copy_from(0, &bytes), || "a frame cannot be edited".to_owned());
+    frame.set_meta(json!({"picture": picture, "len": len}).as_object().unwrap());
 }
 
 /// Compares a frame with what must be in it.
 #[track_caller]
 pub(crate) fn look(frame: &Frame, picture: u64) {
     let meta = frame.meta().unwrap();
-    ensure(meta.get("picture") == Some(&Value::from(picture)), || format!("{meta:?} are not those of {picture}"));
+    let is_same = |name, value| meta.get(name) == Some(&Value::from(value));
+    let is_right = is_same("picture", picture) && is_same("len", frame.payload().len() as u64);
+    ensure(is_right, || format!("{meta:?} are not those of {picture}, {} bytes", frame.payload().len()));
     check(frame.payload(), picture);
 }
