@@ -17,8 +17,18 @@ fn spec() -> VideoSpec {
     VideoSpec::new(PixelFormat::Gray, 13, 9)
 }
 
+/// How often the audience's spec changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    Never,
+    /// Members may still hold frames of the spec before.
+    Once,
+    /// Members hold nothing: a lossless one would keep its host from the next change but one.
+    Often,
+}
+
 /// A member: holds up to `quota - 2` frames, and looks at them again.
-fn work(number: usize, quota: usize, truth: &Truth) -> i32 {
+fn work(number: usize, quota: usize, changes: Changes, truth: &Truth) -> i32 {
     let Ok(link) = Link::from_env() else { return 1 };
     let mut held: Vec<(Frame, u64)> = Vec::new();
     loop {
@@ -31,7 +41,8 @@ fn work(number: usize, quota: usize, truth: &Truth) -> i32 {
         let (picture, _) = truth.with(|truth| truth[number].0.arrive(frame.seq(), asked));
         look(&frame, picture);
         ensure(!frame.payload().copy_from(0, &[0]), || "a member may write".to_owned());
-        if held.len() + 2 < quota && chance(2) {
+        if changes != Changes::Often && held.len() + 2 < quota && chance(2) {
+            drop(frame.hold());
             held.push((frame, picture));
         }
         if chance(3)
@@ -69,6 +80,7 @@ struct Host {
     truth: Truth,
     next_seq: u64,
     deadly: bool,
+    changes: Changes,
     pins: Vec<Pin>,
 }
 
@@ -133,6 +145,15 @@ impl Host {
         });
     }
 
+    fn change(&mut self) {
+        let spec = VideoSpec::new(PixelFormat::Gray, 9 + world::below(6) as u32, 9);
+        let changed = self.audience.change_spec(spec);
+        ensure(changed.is_ok(), || format!("the audience's change: {changed:?}"));
+        if self.changes == Changes::Once {
+            self.changes = Changes::Never;
+        }
+    }
+
     /// Ends a member and looks at how it was.
     fn leave(&mut self, index: usize) {
         let Member { worker, number, delivery, missed } = self.members.swap_remove(index);
@@ -170,6 +191,7 @@ impl Host {
                 4 => self.pins.clear(),
                 5 => sleep(some_time(Duration::from_millis(1))),
                 6 => yield_now(),
+                7 if self.changes != Changes::Never => self.change(),
                 _ => self.send(),
             }
         }
@@ -188,11 +210,12 @@ fn fanout() {
     explore("fanout", 1500, |seed| {
         let mut random = Random(seed ^ 0xfa40);
         let deadly = random.below(2) == 0;
+        let changes = [Changes::Never, Changes::Once, Changes::Often][random.below(3) as usize];
         let truth = Shared::new(Vec::new());
         let of_worker: Truth = truth.clone();
         let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
-            .program("member", move |args| work(args[0].parse().unwrap(), QUOTA as usize, &of_worker))
+            .program("member", move |args| work(args[0].parse().unwrap(), QUOTA as usize, changes, &of_worker))
             .fates(move |random, name| {
                 let kills = deadly && name == "member" && random.below(2) == 0;
                 Fate { kill: kills.then(|| 1 << random.below(12)).map(|most| 1 + random.below(most)), stop: None }
@@ -203,7 +226,7 @@ fn fanout() {
                 let audience = Audience::new(spec(), SLOTS).unwrap();
                 let (members, pins) = (Vec::new(), Vec::new());
                 let (started, room, next_seq) = (0, SLOTS - 1, 0);
-                let mut host = Host { audience, members, started, room, truth, next_seq, deadly, pins };
+                let mut host = Host { audience, members, started, room, truth, next_seq, deadly, changes, pins };
                 host.run();
                 drop(host);
                 check_left(before);
