@@ -11,7 +11,7 @@ use frameport_sys::thread::{Builder, JoinHandle, sleep, yield_now};
 use frameport_sys::world::{self, Fate, Random, World};
 
 use crate::harness::{Shared, chance, check_counts, check_left, ensure, explore, faults, in_time, some_time};
-use crate::stream::{Stream, look, paint};
+use crate::stream::{Stream, edit, look, paint};
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
@@ -39,13 +39,20 @@ fn start<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
 
 /// Takes frames from the thread that receives them, and answers some.
 fn answer(link: &Link, frames: &Receiver<Frame>, truth: &Shared<Truth>) {
-    while let Ok(frame) = frames.recv() {
+    while let Ok(mut frame) = frames.recv() {
         let seq = frame.seq();
         look(&frame, seq);
         if chance(3) {
             continue;
         }
         truth.with(|truth| truth.output.disturb());
+        if chance(2) {
+            edit(&mut frame, seq + 900);
+            truth.with(|truth| truth.output.begin(seq, seq + 900, 0));
+            let sent = link.send_back(frame).is_ok();
+            truth.with(|truth| truth.output.end(sent));
+            continue;
+        }
         let Ok(mut reply) = link.reply_until(&frame, Until::forever()) else { return };
         paint(&mut reply, seq + 500);
         truth.with(|truth| truth.output.begin(seq, seq + 500, 0));
@@ -105,12 +112,22 @@ fn send(worker: &Worker, plan: Plan, truth: &Shared<Truth>) {
 }
 
 fn receive(worker: &Worker, plan: Plan, truth: &Shared<Truth>) {
+    let mut held = Vec::new();
     loop {
         let asked = truth.with(|truth| truth.output.ask());
         match worker.recv() {
             Ok(frame) => {
                 let (picture, _) = truth.with(|truth| truth.output.arrive(frame.seq(), asked));
                 look(&frame, picture);
+                held.push(frame);
+                if chance(2) {
+                    // Whoever waits for a slot of its own is told by this thread.
+                    held.clear();
+                }
+                if held.len() > 1 {
+                    sleep(some_time(Duration::from_micros(500)));
+                    held.clear();
+                }
             }
             Err(error) => {
                 ensure(is_end(plan, &error), || format!("a recv: {error}"));
