@@ -88,6 +88,13 @@ impl FrameMut {
         &self.home.pool().spec
     }
 
+    /// Number of the pool it lies in: see [`Frame::pool_id`](super::Frame::pool_id). 0 for a frame of an audience, whose pool
+    /// has another number on each link.
+    #[must_use]
+    pub fn pool_id(&self) -> u32 {
+        self.home.pool().decl.id
+    }
+
     /// What a binding keeps for the pool it lies in.
     #[doc(hidden)]
     #[must_use]

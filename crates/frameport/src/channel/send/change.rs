@@ -48,7 +48,7 @@ impl SendEnd {
             match until.step() {
                 Ok(limit) => thread::sleep(limit.map_or(PAUSE, |limit| limit.min(PAUSE))),
                 Err(Ended::Interrupted) => return Err(Error::Interrupted),
-                Err(Ended::TimedOut { after }) => return Err(self.exhausted(after)),
+                Err(Ended::TimedOut { after }) => return Err(self.who_has_all(after)),
             }
         }
     }

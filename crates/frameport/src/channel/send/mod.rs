@@ -218,13 +218,15 @@ impl SendEnd {
         }
     }
 
-    /// The error of a loan that found nothing.
+    /// The error of a loan that found nothing, which is counted.
     pub(crate) fn exhausted(&self, waited: Duration) -> Error {
-        let joined = {
-            let mut inner = self.lock();
-            inner.no_slot += 1;
-            inner.current.joined
-        };
+        self.lock().no_slot += 1;
+        self.who_has_all(waited)
+    }
+
+    /// The error that says who has the slots.
+    fn who_has_all(&self, waited: Duration) -> Error {
+        let joined = self.lock().current.joined;
         let (mut holders, receivers) = (self.holders(), self.state.receivers());
         let mut received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
         let hint = match received.len() {
