@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Watched, is_picture, picture, role, worker};
 use frameport::spec::{BytesSpec, PixelFormat, VideoSpec};
-use frameport::{Audience, Delivery, Error, Link, Worker};
+use frameport::{Audience, Delivery, Error, Exit, Link, Worker};
 use rustix::process::Signal;
 
 fn tiny() -> VideoSpec {
@@ -85,12 +85,17 @@ fn a_stopped_a_killed_and_a_hoarding_member_slow_nobody_down() {
             killed.kill();
         }
         push(&audience, seq);
+        // Which then has all it may have, however slow it is.
+        while hoarder.stats().received < 3.min(seq + 1) {
+            assert_eq!(hoarder.wait_exit(Duration::from_millis(1)), None);
+        }
     }
     for worker in &good {
         assert_told(worker, 0..FRAMES);
         let stats = worker.stats();
         assert_eq!((stats.received, stats.no_slot, stats.retracted), (FRAMES, 0, 0), "{stats:?}");
     }
+    assert_eq!(killed.wait_exit(Duration::from_secs(60)), Some(Exit::Signal(9)));
     for worker in [&stopped, &killed, &hoarder] {
         let stats = worker.stats();
         let sum = stats.received + stats.retracted + stats.no_slot + stats.refused + stats.lost + stats.in_flight;
