@@ -4,10 +4,11 @@
 
 mod common;
 
-use common::{byte, is_picture, picture, role, small, small_worker, worker};
+use common::{Watched, byte, is_picture, picture, role, small, small_worker, worker};
 use frameport::spec::{BytesSpec, PixelFormat, Spec, VideoSpec};
-use frameport::{Delivery, Error, Frame, Link, Until, Worker};
-use std::time::Duration;
+use frameport::{Delivery, Error, Frame, Link, Until, WaitStrategy, Worker};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -275,4 +276,29 @@ fn what_cannot_be_is_an_error_and_changes_nothing() {
     worker.change_spec(small()).unwrap();
     send(&worker, 0);
     assert_eq!(receive(&worker, 0).pool_id(), 0, "the same spec is no change");
+}
+
+#[test]
+fn a_loan_waits_for_a_stopped_worker_to_map_the_new_pool() {
+    let worker = small_worker("in_place").wait(WaitStrategy::Park).spawn().unwrap();
+    let process = Watched::open(worker.pid()).unwrap();
+    process.stop();
+    worker.change_spec(size(1)).unwrap();
+    let error = worker.loan_until(Until::after(Duration::from_millis(20))).unwrap_err().to_string();
+    assert!(error.contains("has not mapped the pool of the new spec"), "{error}");
+    let start = Instant::now();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let loan = scope.spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+            worker.loan_until(Until::after(MINUTE)).map(|frame| frame.spec().clone())
+        });
+        let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+            std::thread::yield_now();
+        }
+        process.signal(Signal::CONT);
+        assert_eq!(loan.join().unwrap().unwrap(), size(1));
+    });
+    assert!(start.elapsed() < MINUTE / 2, "it was woken");
 }
