@@ -21,6 +21,7 @@ use frameport_wire::spec::Spec;
 use crate::channel::audience::Slots;
 use crate::channel::keep::Keeper;
 use crate::channel::send::SendEnd;
+use crate::channel::state::End;
 use crate::error::Error;
 use crate::frame::{FrameMut, Home};
 use crate::holders::{Exhausted, SlotHolder};
@@ -72,7 +73,8 @@ struct Sending {
 /// A worker that receives an audience's frames.
 struct Member {
     end: Arc<SendEnd>,
-    seat: Seat,
+    /// Its worker has it too, if that may have another life.
+    seat: Arc<Seat>,
     follow: Follow,
 }
 
@@ -150,7 +152,7 @@ impl Core {
     }
 
     /// Sets `quota` slots aside for a member to be.
-    pub(crate) fn reserve(core: &Arc<Self>, quota: u32) -> Result<Seat, Error> {
+    pub(crate) fn reserve(core: &Arc<Self>, quota: u32) -> Result<Arc<Seat>, Error> {
         // Those that have left give their seats back first.
         core.members();
         let mut members = lock(&core.members);
@@ -162,7 +164,7 @@ impl Core {
             )));
         }
         members.reserved += quota;
-        Ok(Seat { core: Arc::downgrade(core), quota })
+        Ok(Arc::new(Seat { core: Arc::downgrade(core), quota }))
     }
 
     fn members(&self) -> Vec<Arc<Member>> {
@@ -179,9 +181,9 @@ impl Core {
 
 impl Seat {
     /// The worker is ready: from now on it gets every frame.
-    pub(crate) fn take(self, end: Arc<SendEnd>, follow: Follow) {
+    pub(crate) fn take(self: &Arc<Self>, end: Arc<SendEnd>, follow: Follow) {
         if let Some(core) = self.core.upgrade() {
-            lock(&core.members).list.push(Arc::new(Member { end, seat: self, follow }));
+            lock(&core.members).list.push(Arc::new(Member { end, seat: Arc::clone(self), follow }));
         }
     }
 }
@@ -338,7 +340,7 @@ impl Audience {
             if let Ok(Err(Ended::TimedOut { after })) = member.offer_until(&shared, &descriptor, &mut until) {
                 end.count_no_slot();
                 let seconds = after.as_secs_f32();
-                end.state.cut_off(format!("it made no room for frame {seq} within {seconds} s"));
+                end.state.give_up(End::CutOff(format!("it made no room for frame {seq} within {seconds} s")));
             }
         }
         drop(sending);

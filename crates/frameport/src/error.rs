@@ -148,6 +148,35 @@ pub enum Error {
         /// What it did not do in time.
         what: String,
     },
+    /// The worker let go of nothing for longer than [`stall`](crate::WorkerBuilder::stall) allows; it was killed.
+    #[error("worker '{link}' has stalled and was killed: {what}; see what it does for so long, or allow more time")]
+    Stalled {
+        /// Which link.
+        link: String,
+        /// Which frame it had, and for how long.
+        what: String,
+    },
+    /// The worker was started again too often in vain. The last start's error is the cause.
+    #[error("worker '{link}' is not started again, for {starts} starts in a row have failed: {cause}")]
+    GivenUp {
+        /// Which worker.
+        link: String,
+        /// Starts that failed in a row.
+        starts: u32,
+        /// The last start's error.
+        cause: Arc<Error>,
+    },
+    /// A slot that was loaned before its worker died cannot be sent to the worker's next life.
+    #[error(
+        "this frame was loaned on channel '{channel}' before worker '{link}' died, and cannot be sent after it: \
+         loan another and fill that"
+    )]
+    Stale {
+        /// Which worker.
+        link: String,
+        /// Which channel.
+        channel: String,
+    },
     /// Bytes of the control channel or of the welcome make no sense.
     #[error("the control channel carried something that makes no sense: {what}")]
     Protocol {
@@ -241,6 +270,23 @@ impl std::fmt::Debug for Error {
 impl Error {
     pub(crate) fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Self {
         move |source| Self::System { doing, source }
+    }
+
+    /// Whether it says that a worker is dead, or about to be.
+    pub(crate) fn is_death(&self) -> bool {
+        matches!(self, Self::WorkerDied(_) | Self::Violation { .. } | Self::CutOff { .. } | Self::Stalled { .. })
+    }
+
+    /// Without a dead worker's last words.
+    pub(crate) fn in_short(&self) -> String {
+        match self {
+            Self::WorkerDied(death) => Death { stderr_tail: String::new(), ..Death::clone(death) }.to_string(),
+            Self::NotReady { link, pid, stage, after, .. } => {
+                let (link, stderr_tail) = (link.clone(), String::new());
+                Self::NotReady { link, pid: *pid, stage, after: *after, stderr_tail }.to_string()
+            }
+            other => other.to_string(),
+        }
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {

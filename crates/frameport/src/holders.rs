@@ -44,6 +44,8 @@ pub enum Holder {
     Peer(Peer),
     /// Taken back while the other side was in the middle of its `recv`, and may have got it.
     InDoubt(Peer),
+    /// The other side has received it, or may yet, and it was written off, for that side let go of nothing.
+    WrittenOff(Peer),
     /// This side's: the other side has sent it back in place.
     Returned(Peer),
     /// This side's: received from the other side and not released.
@@ -59,6 +61,7 @@ impl Holder {
             Self::Waiting(peer)
             | Self::Peer(peer)
             | Self::InDoubt(peer)
+            | Self::WrittenOff(peer)
             | Self::Returned(peer)
             | Self::Received(peer) => Some(peer),
         }
@@ -73,6 +76,7 @@ impl fmt::Display for Holder {
             Self::Waiting(peer) => write!(f, "waiting to be received by {peer}"),
             Self::Peer(peer) => write!(f, "held by {peer}"),
             Self::InDoubt(peer) => write!(f, "taken back while {peer} was stopped in the middle of its recv"),
+            Self::WrittenOff(peer) => write!(f, "written off while {peer} had it"),
             Self::Returned(peer) => write!(f, "sent back in place by {peer} and held here"),
             Self::Received(peer) => write!(f, "received from {peer} and held here"),
         }
@@ -113,7 +117,11 @@ impl fmt::Display for SlotHolder {
             write!(f, ", frame {seq}")?;
         }
         if *views > 0 {
-            let here = if matches!(holder, Holder::Waiting(_) | Holder::Peer(_)) { " here" } else { "" };
+            let here = if matches!(holder, Holder::Waiting(_) | Holder::Peer(_) | Holder::WrittenOff(_)) {
+                " here"
+            } else {
+                ""
+            };
             match views {
                 1 => write!(f, ", by a live array{here} of {}", Size(*bytes))?,
                 _ => write!(f, ", by {views} live arrays{here} of {}", Size(*bytes))?,
@@ -164,7 +172,7 @@ impl fmt::Display for Exhausted {
     }
 }
 
-struct Seconds(Duration);
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,6 +37,7 @@ mod holders;
 mod host;
 mod link;
 mod pool;
+mod restart;
 mod select;
 #[cfg(feature = "tokio")]
 mod tokio;
@@ -57,9 +58,10 @@ pub use frameport_wire::event::Level;
 pub use frameport_wire::spec;
 pub use group::{Group, GroupBuilder, GroupStats, MemberStats, Outcome, Redeliver, Step};
 pub use holders::{Exhausted, Holder, Peer, SlotHolder};
-pub use host::{Event, Params, Stats, Worker, WorkerBuilder};
+pub use host::{Event, Params, Stall, Stats, Worker, WorkerBuilder};
 #[doc(hidden)]
 pub use pool::PoolNote;
+pub use restart::Restart;
 pub use select::select;
 pub use trace::traces_views;
 pub use worker::{Link, LinkBuilder};

@@ -136,6 +136,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) peer: Peer,
     /// How long a loan waits unless told; `None` for ever.
     pub(crate) deadline: Option<Duration>,
+    /// The ends of the worker's last life, which these go on from.
+    pub(crate) earlier: Option<&'a Ends>,
 }
 
 /// Puts the ends together and ties them to the link's state.
@@ -155,6 +157,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
             && !input.pool.shared
             && output.spec.same_memory(&input.spec)
     };
+    let earlier = |name: &str| terms.earlier?.send.iter().find(|end| end.name() == name).cloned();
     let mut ends = Ends::default();
     for (index, ((channel, pool), offset)) in all().filter(|(_, ((channel, _), _))| terms.side.sends(channel.direction))
     {
@@ -170,6 +173,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
             deadline: terms.deadline,
             in_place: in_place.map(|(_, ((_, pool), _))| Arc::clone(pool)).collect(),
             audience: terms.audiences.get(index).cloned().flatten(),
+            earlier: earlier(&channel.name),
             ring: ring::Sender::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
         }));
     }

@@ -158,6 +158,20 @@ impl Pool {
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 
+    /// The same memory for a worker's next life, with fresh pages. `pixels` is its handle.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub(crate) fn again(&self, pixels: Region) -> Result<(Self, Handles), Error> {
+        let system = Error::system("making a pool's pages");
+        let page = page_len(self.decl.slots, self.decl.meta);
+        let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
+        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
+        let (own, peer) = (Arc::new(own_map), Arc::new(peer_map));
+        let pool = Self::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), &own, &peer)?;
+        Ok((pool, Handles { pixels, host_page, worker_page }))
+    }
+
     /// Joins a pool from its three handles.
     ///
     /// # Errors

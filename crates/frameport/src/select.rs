@@ -35,9 +35,9 @@ pub fn select(receivers: &[&Receiver], mut until: Until<'_>) -> Result<Vec<usize
     }
     let mut waited = Ok(());
     while found.is_empty() && waited.is_ok() {
-        let events = receivers.iter().map(|receiver| receiver.end.state.event()).collect::<Result<Vec<_>, _>>()?;
+        let events = receivers.iter().map(|receiver| receiver.link_event()).collect::<Result<Vec<_>, _>>()?;
         for receiver in receivers {
-            receiver.end.state.arm(receiver.end.bit());
+            receiver.arm();
         }
         found = ready();
         if found.is_empty() {
@@ -45,11 +45,11 @@ pub fn select(receivers: &[&Receiver], mut until: Until<'_>) -> Result<Vec<usize
             waited = until.step().map(|limit| event::wait_any(&events, limit).unwrap_or_default());
         }
     }
-    receivers.iter().for_each(|receiver| receiver.end.state.disarm());
+    receivers.iter().for_each(|receiver| receiver.disarm());
     match waited {
         Err(Ended::Interrupted) if found.is_empty() => Err(Error::Interrupted),
         Err(Ended::TimedOut { after }) if found.is_empty() => {
-            let (link, channel) = (first.end.state.name().to_owned(), first.name().to_owned());
+            let (link, channel) = (first.link_name().to_owned(), first.name().to_owned());
             Err(Error::Timeout { link, channel, after })
         }
         _ => Ok(found),

@@ -2,7 +2,8 @@
 //!
 //! *Who calls it*: applications, by name or through [`crate::Worker`] and [`crate::Link`], whose own methods are those of
 //! their first channel in each direction. *Invariants*: both are cheap to clone and may be used from any thread; they keep
-//! memory alive, but not the link: with the worker stopped or the link closed, every call says so. *A hostile peer* is the
+//! memory alive, but not the link: with the worker stopped or the link closed, every call says so. Those of a worker that is
+//! restarted stay the same over all its lives; the others do not pay for that. *A hostile peer* is the
 //! ends' matter.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,36 +11,78 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_mem::park::Until;
+use frameport_sys::event::Event;
 use frameport_wire::control::Delivery;
 use frameport_wire::spec::Spec;
 
+use super::ledger::Counts;
+use super::lives::Lives;
+use super::port::{RecvPort, SendPort};
 use super::recv::RecvEnd;
 use super::send::{SendCounts, SendEnd};
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
 use crate::holders::SlotHolder;
 
+/// Where a handle leads.
+#[derive(Debug)]
+enum Way<E, P> {
+    End(Arc<E>),
+    /// To a channel over all lives of its worker.
+    Lives(Arc<Lives>, Arc<P>),
+}
+
+impl<E, P> Clone for Way<E, P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::End(end) => Self::End(Arc::clone(end)),
+            Self::Lives(lives, port) => Self::Lives(Arc::clone(lives), Arc::clone(port)),
+        }
+    }
+}
+
 /// The sending end of a channel.
 #[derive(Clone, Debug)]
-pub struct Sender {
-    pub(crate) end: Arc<SendEnd>,
+pub struct Sender(Way<SendEnd, SendPort>);
+
+/// Leads a call to the end, or to all lives.
+macro_rules! lead {
+    ($self:ident, $end:pat => $one:expr, ($lives:pat, $port:pat) => $many:expr) => {
+        match &$self.0 {
+            Way::End($end) => $one,
+            Way::Lives($lives, $port) => $many,
+        }
+    };
 }
 
 impl Sender {
     pub(crate) fn new(end: &Arc<SendEnd>) -> Self {
-        Self { end: Arc::clone(end) }
+        Self(Way::End(Arc::clone(end)))
+    }
+
+    /// Those of a worker over all its lives.
+    pub(crate) fn all_of(lives: &Arc<Lives>) -> impl Iterator<Item = Self> {
+        lives.senders.iter().map(|port| Self(Way::Lives(Arc::clone(lives), Arc::clone(port))))
+    }
+
+    /// The end of a channel whose worker has one life.
+    pub(crate) fn only_end(&self) -> Option<&Arc<SendEnd>> {
+        match &self.0 {
+            Way::End(end) => Some(end),
+            Way::Lives(..) => None,
+        }
     }
 
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.end.name()
+        lead!(self, end => end.name(), (_, port) => &port.name)
     }
 
     /// What travels now: what a slot that is loaned next is to become.
     #[must_use]
     pub fn spec(&self) -> Spec {
-        self.end.pool().spec.clone()
+        lead!(self, end => end.pool().spec.clone(), (_, port) => port.end().pool().spec.clone())
     }
 
     /// Sends frames of another spec from now on: a new pool, beside which the old one stays until its last frame is home. What
@@ -55,7 +98,7 @@ impl Sender {
     /// [`Error::PoolExhausted`] names who has slots of the pool before the last; [`Error::WorkerDied`],
     /// [`Error::LinkClosed`].
     pub fn change_spec(&self, spec: impl Into<Spec>) -> Result<(), Error> {
-        self.change_spec_until(spec, self.end.deadline().map_or_else(Until::forever, Until::after))
+        self.change_spec_until(spec, self.deadline().map_or_else(Until::forever, Until::after))
     }
 
     /// [`change_spec`](Self::change_spec), waiting until `until` gives up.
@@ -63,13 +106,19 @@ impl Sender {
     /// # Errors
     /// As [`change_spec`](Self::change_spec), and [`Error::Interrupted`].
     pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
-        self.end.state.change(self.end.channel(), &spec.into(), &mut until)
+        let spec = spec.into();
+        lead!(self, end => end.state.change(end.channel(), &spec, &mut until), (lives, port) => {
+            lives.change(&mut until, |until| {
+                let end = port.end();
+                end.state.change(end.channel(), &spec, until)
+            })
+        })
     }
 
     /// What happens when the receiver is slower.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
-        self.end.delivery()
+        lead!(self, end => end.delivery(), (_, port) => port.delivery)
     }
 
     /// A slot to fill. On a lossless channel it waits for one, a host up to the builder's `send_deadline`, a worker until
@@ -78,7 +127,7 @@ impl Sender {
     /// # Errors
     /// [`Error::PoolExhausted`] names who has the slots; [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan(&self) -> Result<FrameMut, Error> {
-        self.loan_until(self.end.deadline().map_or_else(Until::forever, Until::after))
+        self.loan_until(self.deadline().map_or_else(Until::forever, Until::after))
     }
 
     /// A slot to fill, waiting until `until` gives up.
@@ -86,8 +135,7 @@ impl Sender {
     /// # Errors
     /// As [`loan`](Self::loan), and [`Error::Interrupted`].
     pub fn loan_until(&self, mut until: Until<'_>) -> Result<FrameMut, Error> {
-        self.end.state.touch();
-        self.end.loan(None, &mut until)
+        self.loan_answering(None, &mut until)
     }
 
     /// A slot to fill, if one is free now.
@@ -95,7 +143,12 @@ impl Sender {
     /// # Errors
     /// As [`loan`](Self::loan).
     pub fn try_loan(&self) -> Result<FrameMut, Error> {
-        self.loan_if_free()?.ok_or_else(|| self.end.exhausted(Duration::ZERO))
+        let none = || {
+            lead!(self, end => end.exhausted(Duration::ZERO), (lives, port) => {
+                lives.exhausted(port, Duration::ZERO)
+            })
+        };
+        self.loan_if_free()?.ok_or_else(none)
     }
 
     /// A slot to fill, if one is free now; that none is counts as no failure.
@@ -103,7 +156,7 @@ impl Sender {
     /// # Errors
     /// [`Error::WorkerDied`], [`Error::LinkClosed`].
     pub fn loan_if_free(&self) -> Result<Option<FrameMut>, Error> {
-        self.try_loan_for(None)
+        self.try_loan_answering(None)
     }
 
     /// [`loan_if_free`](Self::loan_if_free) for an answer to a frame of that pool ([`Frame::pool_id`](crate::Frame::pool_id)):
@@ -112,7 +165,7 @@ impl Sender {
     /// # Errors
     /// As [`loan_if_free`](Self::loan_if_free).
     pub fn loan_for_if_free(&self, pool: u32) -> Result<Option<FrameMut>, Error> {
-        self.try_loan_for(Some(pool))
+        self.try_loan_answering(Some(pool))
     }
 
     /// [`loan_for_if_free`](Self::loan_for_if_free), waiting until `until` gives up.
@@ -120,18 +173,28 @@ impl Sender {
     /// # Errors
     /// As [`loan_until`](Self::loan_until).
     pub fn loan_for_until(&self, pool: u32, mut until: Until<'_>) -> Result<FrameMut, Error> {
-        self.end.state.touch();
-        self.end.loan(Some(pool), &mut until)
+        self.loan_answering(Some(pool), &mut until)
     }
 
-    fn try_loan_for(&self, answers: Option<u32>) -> Result<Option<FrameMut>, Error> {
-        self.end.state.touch();
-        let found = self.end.try_loan(answers);
-        if matches!(found, Ok(None)) && self.end.state.arm(self.end.bit()) {
-            // It may have come back before the event was armed.
-            return self.end.try_loan(answers);
-        }
-        found
+    // Only a worker answers frames, and it has one life.
+
+    fn loan_answering(&self, answers: Option<u32>, until: &mut Until<'_>) -> Result<FrameMut, Error> {
+        lead!(self, end => {
+            end.state.touch();
+            end.loan(answers, until)
+        }, (lives, port) => lives.loan(port, until))
+    }
+
+    fn try_loan_answering(&self, answers: Option<u32>) -> Result<Option<FrameMut>, Error> {
+        lead!(self, end => {
+            end.state.touch();
+            let found = end.try_loan(answers);
+            if matches!(found, Ok(None)) && end.state.arm(end.bit()) {
+                // It may have come back before the event was armed.
+                return end.try_loan(answers);
+            }
+            found
+        }, (lives, port) => lives.try_loan(port))
     }
 
     /// The link's descriptor for event loops, as [`Receiver::event`]: also readable when a slot may be free after a
@@ -140,7 +203,7 @@ impl Sender {
     /// # Errors
     /// Too many open files; [`Error::Forked`].
     pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
-        Ok(self.end.state.event()?.as_fd())
+        lead!(self, end => Ok(end.state.event()?.as_fd()), (lives, _) => Ok(lives.event()?.as_fd()))
     }
 
     /// Sends a filled slot and returns the frame's number.
@@ -149,7 +212,7 @@ impl Sender {
     /// [`Error::WorkerDied`], [`Error::LinkClosed`], [`Error::MetaTooLong`], and [`Error::Format`] for a slot of another
     /// channel. The frame is gone either way, its slot free again.
     pub fn send(&self, frame: FrameMut) -> Result<u64, Error> {
-        self.end.send(frame)
+        lead!(self, end => end.send(frame), (lives, port) => lives.send(port, frame))
     }
 
     /// A slot that carries the sequence number and times of `frame`, as [`loan_until`](Self::loan_until). Where the spec has
@@ -171,13 +234,20 @@ impl Sender {
     /// [`Error::Format`] when what came in is not what goes out here; [`Error::LinkClosed`]; as
     /// [`loan_until`](Self::loan_until).
     pub fn send_back_until(&self, frame: Frame, until: Until<'_>) -> Result<(), Error> {
-        let end = &self.end;
-        end.state.check_fork()?;
-        if !frame.is_of_link(&end.state) {
+        let is_own = lead!(self, end => {
+            end.state.check_fork()?;
+            frame.is_of_link(&end.state)
+        }, (lives, _) => {
+            lives.check_fork()?;
+            frame.is_of_lives(lives)
+        });
+        if !is_own {
             return Err(Error::Format { what: "this frame came from another link".to_owned() });
         }
-        let in_place = end.in_place(frame.pool_id());
-        let Some(pool) = in_place.filter(|_| !frame.is_viewed()) else {
+        // Only a worker sends in place, and it has one life.
+        let end = self.only_end();
+        let in_place = end.and_then(|end| end.in_place(frame.pool_id()));
+        let Some((end, pool)) = end.zip(in_place).filter(|_| !frame.is_viewed()) else {
             return self.send_copy(&frame, until);
         };
         end.state.check()?;
@@ -202,8 +272,8 @@ impl Sender {
         // The same memory has room for it.
         let _ = reply.payload().copy_from_bytes(payload);
         reply.set_meta_bytes(frame.own_meta());
-        self.end.count_copy();
-        self.end.send(reply).map(|_| ())
+        self.only_end().inspect(|end| end.count_copy());
+        self.send(reply).map(|_| ())
     }
 
     /// Sends the very slot of `frame` back, waiting for one of this channel's own should it have to copy.
@@ -217,74 +287,101 @@ impl Sender {
     /// Whether a frame's own slot can go back here.
     #[must_use]
     pub fn returns(&self, frame: &Frame) -> bool {
-        frame.is_of_link(&self.end.state) && self.end.in_place(frame.pool_id()).is_some()
+        let in_place = |end: &Arc<SendEnd>| frame.is_of_link(&end.state) && end.in_place(frame.pool_id()).is_some();
+        self.only_end().is_some_and(in_place)
     }
 
     /// Whether both belong to the same link.
     #[must_use]
     pub fn same_link(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.end.state, &other.end.state)
+        match (&self.0, &other.0) {
+            (Way::End(end), Way::End(other)) => Arc::ptr_eq(&end.state, &other.state),
+            (Way::Lives(lives, _), Way::Lives(other, _)) => Arc::ptr_eq(lives, other),
+            _ => false,
+        }
     }
 
     /// How long [`loan`](Self::loan) waits on a lossless channel; `None` for ever.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.end.deadline()
+        lead!(self, end => end.deadline(), (_, port) => port.deadline)
     }
 
     /// Says that no frame will follow: the receiver goes on to the last one sent, and is told then.
     pub fn finish(&self) {
-        self.end.close();
+        lead!(self, end => end.close(), (lives, port) => lives.close(port));
     }
 
     /// Who has which slot of the channel's pool now.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
-        self.end.holders()
+        lead!(self, end => end.holders(), (lives, port) => {
+            if lives.forked() { Vec::new() } else { port.end().holders() }
+        })
     }
 
     /// This end's counters.
     #[must_use]
     pub fn stats(&self) -> SendStats {
-        let SendCounts { slots, lost, no_slot, refused } = self.end.counts();
-        SendStats {
-            sent: slots.sent,
-            received: slots.received,
-            retracted: slots.retracted,
-            lost,
-            no_slot,
-            refused,
-            copied: self.end.copied(),
-        }
+        lead!(self, end => SendStats::of(Counts::default(), end.counts(), end.copied()), (lives, port) => {
+            if lives.forked() { SendStats::default() } else { port.stats() }
+        })
     }
 }
 
 /// The receiving end of a channel.
 #[derive(Clone, Debug)]
-pub struct Receiver {
-    pub(crate) end: Arc<RecvEnd>,
-}
+pub struct Receiver(Way<RecvEnd, RecvPort>);
 
 impl Receiver {
     pub(crate) fn new(end: &Arc<RecvEnd>) -> Self {
-        Self { end: Arc::clone(end) }
+        Self(Way::End(Arc::clone(end)))
+    }
+
+    /// Those of a worker over all its lives.
+    pub(crate) fn all_of(lives: &Arc<Lives>) -> impl Iterator<Item = Self> {
+        lives.receivers.iter().map(|port| Self(Way::Lives(Arc::clone(lives), Arc::clone(port))))
+    }
+
+    /// The end of a channel whose worker has one life.
+    pub(crate) fn only_end(&self) -> Option<&Arc<RecvEnd>> {
+        match &self.0 {
+            Way::End(end) => Some(end),
+            Way::Lives(..) => None,
+        }
+    }
+
+    /// The worker's name, or this one's at its host.
+    pub(crate) fn link_name(&self) -> &str {
+        lead!(self, end => end.state.name(), (lives, _) => lives.name())
+    }
+
+    /// The event of the link.
+    pub(crate) fn link_event(&self) -> Result<&Event, Error> {
+        lead!(self, end => end.state.event(), (lives, _) => lives.event())
+    }
+
+    /// Nothing was found: the event is readable when something may be.
+    pub(crate) fn arm(&self) {
+        lead!(self, end => drop(end.state.arm(end.bit())), (lives, port) => lives.arm_port(port));
+    }
+
+    /// Something was found.
+    pub(crate) fn disarm(&self) {
+        lead!(self, end => end.state.disarm(), (lives, port) => lives.disarm(port));
     }
 
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.end.name()
+        lead!(self, end => end.name(), (_, port) => &port.name)
     }
 
     /// What travels now, but for replies in place, which are what they were sent as. A frame's own
-    /// [`spec`](crate::Frame::spec) tells what it is.
-    ///
-    /// # Panics
-    /// Never: an end has the pool of its newest spec.
+    /// [`spec`](crate::Frame::spec) tells what it is: it may change, and a worker that is restarted may state another.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a pool goes when there is a newer one")]
     pub fn spec(&self) -> Spec {
-        self.end.pools().pop().expect("the pool of the newest spec").spec.clone()
+        lead!(self, end => end.spec(), (_, port) => port.newest().spec())
     }
 
     /// Has the worker send frames of another spec from now on, those it answers older ones with aside: see
@@ -293,13 +390,19 @@ impl Receiver {
     /// # Errors
     /// As [`Sender::change_spec`]; [`Error::Config`] at a worker, whose host decides what it sends.
     pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
-        self.end.state.change(self.end.channel(), &spec.into(), &mut until)
+        let spec = spec.into();
+        lead!(self, end => end.state.change(end.channel(), &spec, &mut until), (lives, port) => {
+            lives.change(&mut until, |until| {
+                let end = port.newest();
+                end.state.change(end.channel(), &spec, until)
+            })
+        })
     }
 
     /// What happens when this side is slower.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
-        self.end.delivery()
+        lead!(self, end => end.delivery(), (_, port) => port.delivery)
     }
 
     /// The next frame, waiting for it.
@@ -324,8 +427,10 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Timeout`] or [`Error::Interrupted`].
     pub fn recv_until(&self, mut until: Until<'_>) -> Result<Frame, Error> {
-        self.end.state.touch();
-        self.end.recv(&mut until)
+        lead!(self, end => {
+            end.state.touch();
+            end.recv(&mut until)
+        }, (lives, port) => lives.recv(port, &mut until))
     }
 
     /// The next frame, if one is there.
@@ -333,15 +438,14 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<Frame>, Error> {
-        let state = &self.end.state;
-        state.touch();
-        let found = self.end.try_recv();
+        let found = lead!(self, end => {
+            end.state.touch();
+            end.try_recv()
+        }, (lives, port) => lives.try_recv(port));
         // For those who wait in an event loop; nobody else pays for it.
         match found {
-            Ok(None) => {
-                state.arm(self.end.bit());
-            }
-            _ => state.disarm(),
+            Ok(None) => self.arm(),
+            _ => self.disarm(),
         }
         found
     }
@@ -349,8 +453,10 @@ impl Receiver {
     /// Whether a receive would not wait: a frame is there, or none will come any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.end.state.touch();
-        self.end.is_ready()
+        lead!(self, end => {
+            end.state.touch();
+            end.is_ready()
+        }, (lives, port) => lives.is_ready(port))
     }
 
     /// The link's descriptor for event loops: level-triggered, readable while a [`try_recv`](Self::try_recv) of one of its
@@ -360,21 +466,25 @@ impl Receiver {
     /// # Errors
     /// Too many open files; [`Error::Forked`].
     pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
-        self.end.state.touch();
-        Ok(self.end.state.event()?.as_fd())
+        self.only_end().inspect(|end| end.state.touch());
+        Ok(self.link_event()?.as_fd())
     }
 
     /// The received frames not released here, with the views that keep them.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
-        self.end.holders()
+        lead!(self, end => end.holders(), (lives, port) => {
+            if lives.forked() { Vec::new() } else { port.holders() }
+        })
     }
 
     /// This end's counters.
     #[must_use]
     pub fn stats(&self) -> RecvStats {
-        let (received, skipped) = self.end.counts();
-        RecvStats { received, skipped, held: self.end.held() as u64 }
+        lead!(self, end => {
+            let (received, skipped) = end.counts();
+            RecvStats { received, skipped, held: end.held() as u64 }
+        }, (lives, port) => if lives.forked() { RecvStats::default() } else { port.stats() })
     }
 }
 
@@ -399,6 +509,11 @@ pub struct SendStats {
 }
 
 impl SendStats {
+    pub(super) fn of(past: Counts, now: SendCounts, copied: u64) -> Self {
+        let Counts { sent, received, retracted, lost, .. } = past + now.slots;
+        Self { sent, received, retracted, lost, no_slot: now.no_slot, refused: now.refused, copied }
+    }
+
     /// Frames the application wanted to send.
     #[must_use]
     pub fn offered(&self) -> u64 {

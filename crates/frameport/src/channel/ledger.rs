@@ -24,6 +24,9 @@ pub(crate) enum State {
     Doubt { ring_seq: u64, visit: Visit },
     /// Taken from a live ring.
     Held { ring_seq: u64 },
+    /// Written off while the peer had it, or (in this visit) might be taking it: no longer counted on, and not loaned before
+    /// the peer lets go of it after all.
+    Off { ring_seq: u64, visit: Option<Visit> },
     /// Sent back in place by the peer: this side's own code holds it as a received frame.
     Returned,
     /// The peer died with it, or after sending it back in place: then it is on its ring and may still arrive. Nothing
@@ -46,8 +49,8 @@ pub(crate) struct Slot {
     word: u64,
 }
 
-/// What became of everything sent: `sent = received + retracted + in flight`, which is what is lost when the
-/// peer is gone.
+/// What became of everything sent: `sent = received + retracted + lost + in flight` at every moment. What is in flight when the
+/// peer is gone is lost, which its end counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
@@ -55,6 +58,10 @@ pub(crate) struct Counts {
     pub(crate) received: u64,
     /// Taken back before the peer took it.
     pub(crate) retracted: u64,
+    /// Written off, or never taken and the peer is gone.
+    pub(crate) lost: u64,
+    /// Of a lossless channel's entries taken, those that count as lost.
+    pub(crate) off_taken: u64,
 }
 
 impl std::ops::Add for Counts {
@@ -65,6 +72,8 @@ impl std::ops::Add for Counts {
             sent: self.sent + other.sent,
             received: self.received + other.received,
             retracted: self.retracted + other.retracted,
+            lost: self.lost + other.lost,
+            off_taken: self.off_taken + other.off_taken,
         }
     }
 }
@@ -90,6 +99,12 @@ pub(crate) struct Ledger {
     counts: Counts,
     /// Frames may be taken back.
     live: bool,
+    /// How often the peer let go of a slot.
+    let_go: u64,
+    /// The peer let go of nothing since slots were written off.
+    stalled: bool,
+    /// Entries of a lossless ring whose frames were written off and that the peer had not taken when somebody looked.
+    off: Vec<u64>,
 }
 
 impl Ledger {
@@ -101,7 +116,16 @@ impl Ledger {
             came_back: 0,
             counts: Counts::default(),
             live,
+            let_go: 0,
+            stalled: false,
+            off: Vec::new(),
         }
+    }
+
+    /// Slots of the peer's next life may lie in the memory of those of `earlier`: generations go on rising.
+    pub(crate) fn go_on_from(&mut self, earlier: &Self) {
+        let last = earlier.slots.iter().map(|slot| slot.generation).max().unwrap_or(0);
+        self.slots.iter_mut().for_each(|slot| slot.generation = last);
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
@@ -194,6 +218,56 @@ impl Ledger {
         }
     }
 
+    /// The peer gives a slot up.
+    fn note_let_go(&mut self) {
+        self.let_go += 1;
+        self.stalled = false;
+    }
+
+    /// How often the peer let go of a slot, as far as this side looked.
+    pub(crate) fn let_go_count(&self) -> u64 {
+        self.let_go
+    }
+
+    /// Whether slots were written off and the peer let go of none since.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// The slot that the peer has had the longest, taken or not, but for those written off.
+    pub(crate) fn oldest_out(&self) -> Option<&Slot> {
+        let is_out = |slot: &&Slot| {
+            matches!(slot.state, State::Sent { .. } | State::Queued { .. } | State::Doubt { .. } | State::Held { .. })
+        };
+        self.slots.iter().filter(is_out).min_by_key(|slot| slot.sent_ns)
+    }
+
+    /// Writes off what the peer has, of a lossless channel also what it has not taken; `taken` is how many entries of such
+    /// a channel it took. How many frames are lost by that.
+    pub(crate) fn write_off(&mut self, taken: u64) -> u64 {
+        let before = self.counts.lost;
+        for slot in &mut self.slots {
+            let (ring_seq, visit) = match slot.state {
+                State::Sent { ring_seq } | State::Held { ring_seq } => (ring_seq, None),
+                State::Doubt { ring_seq, visit } => (ring_seq, Some(visit)),
+                _ => continue,
+            };
+            match slot.state {
+                State::Held { .. } => self.counts.received = self.counts.received.saturating_sub(1),
+                State::Sent { .. } => self.off.push(ring_seq),
+                _ => {}
+            }
+            slot.state = State::Off { ring_seq, visit };
+            self.counts.lost += 1;
+        }
+        if !self.live {
+            self.note_taken(taken);
+        }
+        let lost = self.counts.lost - before;
+        self.stalled |= lost > 0;
+        lost
+    }
+
     /// Grows whenever a slot comes back.
     pub(crate) fn came_back(&self) -> u64 {
         self.came_back
@@ -209,7 +283,7 @@ impl Ledger {
     pub(crate) fn look(&mut self, word_of: impl Fn(u32) -> u64) -> Result<(), SlotViolation> {
         for index in 0..self.slots.len() as u32 {
             let Some(slot) = self.slot(index) else { break };
-            let State::Sent { ring_seq } = slot.state else { continue };
+            let (State::Sent { ring_seq } | State::Off { ring_seq, .. }) = slot.state else { continue };
             let word = word_of(index);
             if word == slot.word {
                 continue;
@@ -220,6 +294,7 @@ impl Ledger {
             }
             slot.word = word;
             self.set_free(index);
+            self.note_let_go();
         }
         Ok(())
     }
@@ -234,30 +309,41 @@ impl Ledger {
     ) -> Result<(), SlotViolation> {
         for index in 0..self.slots.len() as u32 {
             let Some(slot) = self.slot(index) else { break };
-            let (State::Queued { ring_seq } | State::Doubt { ring_seq, .. } | State::Held { ring_seq }) = slot.state
+            let (State::Queued { ring_seq }
+            | State::Doubt { ring_seq, .. }
+            | State::Held { ring_seq }
+            | State::Off { ring_seq, .. }) = slot.state
             else {
                 continue;
             };
-            let (word, was_held) = (word_of(index), matches!(slot.state, State::Held { .. }));
+            let word = word_of(index);
+            let was_off = matches!(slot.state, State::Off { .. });
+            let was_held = matches!(slot.state, State::Held { .. } | State::Off { visit: None, .. });
             let is_new = word != slot.word;
             let next = match slot.state {
                 _ if is_new && word == released(ring_seq) => State::Free,
+                _ if is_new && word == taken(ring_seq) && was_off && !was_held => State::Off { ring_seq, visit: None },
                 _ if is_new && word == taken(ring_seq) && !was_held => State::Held { ring_seq },
                 _ if is_new => return Err(SlotViolation::Word { slot: index, generation: slot.generation, word }),
                 State::Queued { .. } if ring_seq < oldest && visit.may_take(ring_seq) => {
                     State::Doubt { ring_seq, visit }
                 }
                 State::Queued { .. } if ring_seq < oldest => State::Free,
-                State::Doubt { visit: open, .. } if open != visit => State::Free,
+                State::Doubt { visit: open, .. } | State::Off { visit: Some(open), .. } if open != visit => State::Free,
                 unchanged => unchanged,
             };
             slot.word = word;
             if next == State::Free {
                 self.set_free(index);
+                if is_new {
+                    self.note_let_go();
+                }
             } else {
                 slot.state = next;
             }
             match is_new {
+                // Lost when it was written off.
+                _ if was_off => {}
                 true => self.counts.received += u64::from(!was_held),
                 false => self.counts.retracted += u64::from(next == State::Free),
             }
@@ -274,17 +360,27 @@ impl Ledger {
         queued.min()
     }
 
+    /// Notes how many entries of a lossless ring the peer has taken, for the frames that were written off before.
+    pub(crate) fn note_taken(&mut self, taken: u64) {
+        let before = self.off.len();
+        self.off.retain(|ring_seq| *ring_seq >= taken);
+        self.counts.off_taken += (before - self.off.len()) as u64;
+    }
+
     /// The peer sent the slot back in place: it is this side's own code's, as a received frame.
     pub(crate) fn returned(&mut self, index: u32, claimed: u64, word: u64) -> Result<(), SlotViolation> {
+        let live = self.live;
         let Some(slot) = self.slot(index) else {
             return Err(SlotViolation::NotHeld { slot: index, claimed, generation: 0, state: State::Free });
         };
         let (generation, state) = (slot.generation, slot.state);
         let expected = match state {
             State::Sent { .. } | State::Left => Some(slot.word),
-            State::Queued { ring_seq } | State::Doubt { ring_seq, .. } | State::Held { ring_seq } => {
-                Some(taken(ring_seq))
-            }
+            State::Off { .. } if !live => Some(slot.word),
+            State::Queued { ring_seq }
+            | State::Doubt { ring_seq, .. }
+            | State::Held { ring_seq }
+            | State::Off { ring_seq, .. } => Some(taken(ring_seq)),
             State::Free | State::Filling | State::Returned => None,
         };
         let Some(expected) = expected.filter(|_| claimed == generation) else {
@@ -296,6 +392,7 @@ impl Ledger {
         slot.word = word;
         slot.state = State::Returned;
         self.counts.received += u64::from(matches!(state, State::Queued { .. } | State::Doubt { .. }));
+        self.note_let_go();
         Ok(())
     }
 
@@ -309,11 +406,22 @@ impl Ledger {
     /// The peer is gone after it took `taken` of the frames of a lossless channel, or what the last look has found on a live
     /// one: what it never took is lost, what it had is nobody's.
     pub(crate) fn reclaim(&mut self, taken: u64) {
+        if !self.live {
+            self.note_taken(taken);
+        }
+        let live = self.live;
+        let has_taken = |state| match state {
+            State::Sent { ring_seq } => ring_seq < taken,
+            State::Off { ring_seq, visit } => visit.is_none() && (live || ring_seq < taken),
+            State::Held { .. } => true,
+            _ => false,
+        };
         for index in 0..self.slots.len() as u32 {
             match self.slot(index).map(|slot| (slot.state, slot)) {
-                Some((State::Sent { ring_seq }, slot)) if ring_seq < taken => slot.state = State::Left,
-                Some((State::Held { .. }, slot)) => slot.state = State::Left,
-                Some((State::Sent { .. } | State::Queued { .. } | State::Doubt { .. }, _)) => self.set_free(index),
+                Some((state, slot)) if has_taken(state) => slot.state = State::Left,
+                Some((State::Sent { .. } | State::Queued { .. } | State::Doubt { .. } | State::Off { .. }, _)) => {
+                    self.set_free(index)
+                }
                 _ => {}
             }
         }
@@ -323,6 +431,10 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn counts(sent: u64, received: u64, retracted: u64, lost: u64) -> Counts {
+        Counts { sent, received, retracted, lost, off_taken: 0 }
+    }
 
     fn send(ledger: &mut Ledger, ring_seq: u64) -> u32 {
         let (slot, _) = ledger.loan().unwrap();
@@ -396,7 +508,7 @@ mod tests {
         }
         ledger.loan().unwrap();
         ledger.reclaim(1);
-        assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 0 });
+        assert_eq!(ledger.counts(), counts(3, 0, 0, 0));
         assert!(ledger.returned(1, 1, 0).is_err(), "it never took that");
         ledger.returned(0, 1, 0).unwrap();
         ledger.let_go(0);
@@ -425,7 +537,7 @@ mod tests {
             let states: Vec<_> = ledger.slots().map(|(_, slot)| slot.state).collect();
             assert_eq!(states, [first, second, State::Queued { ring_seq: 2 }], "{during:?}");
             ledger.settle(visit(8), 2, |_| 0).unwrap();
-            assert_eq!(ledger.counts(), Counts { sent: 3, received: 0, retracted: 2 }, "when it is over");
+            assert_eq!(ledger.counts(), counts(3, 0, 2, 0), "when it is over");
         }
     }
 
@@ -438,13 +550,68 @@ mod tests {
         ledger.settle(visit(1), 1, |_| 0).unwrap();
         let words = [taken(0), 0];
         ledger.settle(visit(4), 1, |slot| words[slot as usize]).unwrap();
-        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0 });
+        assert_eq!(ledger.counts(), counts(2, 1, 0, 0));
         assert_eq!(ledger.loan(), None);
         ledger.settle(visit(4), 1, |slot| [released(0), 0][slot as usize]).unwrap();
         assert_eq!(ledger.loan(), Some((0, 2)));
         assert_eq!(ledger.oldest_queued(), Some(1));
         ledger.reclaim(0);
-        assert_eq!(ledger.counts(), Counts { sent: 2, received: 1, retracted: 0 });
+        assert_eq!(ledger.counts(), counts(2, 1, 0, 0));
+    }
+
+    #[test]
+    fn what_is_written_off_is_lost_and_comes_back_when_the_peer_lets_go_of_it_after_all() {
+        let mut ledger = Ledger::new(4, false);
+        for ring_seq in 0..3 {
+            send(&mut ledger, ring_seq);
+        }
+        ledger.note_taken(1);
+        assert_eq!(ledger.write_off(1), 3);
+        assert_eq!(ledger.counts(), Counts { off_taken: 1, ..counts(3, 0, 0, 3) });
+        assert!(ledger.is_stalled() && ledger.oldest_out().is_none());
+        assert_eq!(ledger.loan(), Some((3, 1)), "the one that was free");
+        assert_eq!(ledger.loan(), None);
+        // It takes all, lets go of one, sends another back in place; the third stays with it to its end.
+        ledger.note_taken(3);
+        assert_eq!(ledger.counts().off_taken, 3, "none of them is received");
+        ledger.look(|slot| if slot == 0 { released(0) } else { 0 }).unwrap();
+        assert!(!ledger.is_stalled());
+        assert_eq!(ledger.loan(), Some((0, 2)));
+        ledger.returned(1, 1, 0).unwrap();
+        ledger.let_go(1);
+        assert_eq!(ledger.loan(), Some((1, 2)));
+        ledger.reclaim(3);
+        assert_eq!(ledger.counts(), Counts { off_taken: 3, ..counts(3, 0, 0, 3) });
+        assert!(ledger.returned(2, 1, 0).is_ok(), "it may be on the ring");
+    }
+
+    #[test]
+    fn of_a_live_channel_what_is_held_or_in_doubt_is_written_off() {
+        let word_of = |words: [u64; 4]| move |slot: u32| words[slot as usize];
+        let mut ledger = Ledger::new(4, true);
+        for seq in 0..4 {
+            send(&mut ledger, seq);
+        }
+        // 0 is held, 1 in doubt (of a visit that may take any), 2 and 3 wait.
+        ledger.settle(visit(2), 2, word_of([taken(0), 0, 0, 0])).unwrap();
+        assert_eq!(ledger.write_off(0), 2);
+        assert_eq!(ledger.counts(), counts(4, 0, 0, 2));
+        // 1 was taken after all; then both come back.
+        ledger.settle(visit(4), 2, word_of([taken(0), taken(1), 0, 0])).unwrap();
+        assert_eq!(ledger.loan(), None);
+        ledger.settle(visit(4), 2, word_of([released(0), taken(1), 0, 0])).unwrap();
+        assert_eq!(ledger.loan(), Some((0, 2)));
+        ledger.returned(1, 1, taken(1)).unwrap();
+        assert_eq!(ledger.counts(), counts(4, 0, 0, 2));
+        // One in doubt that was not taken comes back with the end of the visit.
+        let mut ledger = Ledger::new(2, true);
+        send(&mut ledger, 0);
+        send(&mut ledger, 1);
+        ledger.settle(visit(2), 1, |_| 0).unwrap();
+        assert_eq!(ledger.write_off(0), 1);
+        ledger.settle(visit(4), 1, |_| 0).unwrap();
+        assert_eq!(ledger.loan(), Some((0, 2)));
+        assert_eq!(ledger.counts(), counts(2, 0, 0, 1));
     }
 
     #[test]

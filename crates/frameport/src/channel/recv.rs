@@ -6,7 +6,7 @@
 //! already held, goes back in generation, or (in place) a slot it has no right to.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
@@ -14,7 +14,8 @@ use frameport_sys::clock::now_ns;
 use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{frame_bit, taken, ticket};
+use frameport_wire::layout::{frame_bit, slot_bit, taken, ticket};
+use frameport_wire::spec::Spec;
 
 use super::lot::Lot;
 use super::send::SendEnd;
@@ -41,6 +42,8 @@ pub(crate) struct RecvEnd {
 struct Inner {
     ring: ring::Receiver,
     sources: Vec<Known>,
+    /// Those of which no frame will arrive any more, as long as some are held.
+    gone: Vec<Weak<Source>>,
     received: u64,
 }
 
@@ -76,7 +79,7 @@ pub(crate) struct Parts {
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, channel, peer, state, bells, delivery, ring, pool, in_place } = parts;
-        let inner = Mutex::new(Inner { ring, sources: Vec::new(), received: 0 });
+        let inner = Mutex::new(Inner { ring, sources: Vec::new(), gone: Vec::new(), received: 0 });
         let this = Self { state, name, channel, peer, bells, delivery, inner };
         this.add_pool(pool);
         in_place.into_iter().for_each(|end| this.add_in_place(end.lot(), end));
@@ -85,14 +88,19 @@ impl RecvEnd {
 
     /// From now on frames of this pool of the peer's may arrive.
     pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
-        let waits = self.delivery == Delivery::Lossless;
-        let source = Source::new(pool, &self.state, &self.bells, self.channel, waits);
-        self.lock().sources.push(Known::new(source));
+        // The sender of a live channel never waits for a slot.
+        let bit = (self.delivery == Delivery::Lossless).then(|| slot_bit(self.channel));
+        self.add(pool, None, bit);
     }
 
     /// From now on slots that `end` sends out of `lot` may come back here.
     pub(crate) fn add_in_place(&self, lot: Arc<Lot>, end: Arc<SendEnd>) {
-        self.lock().sources.push(Known::new(Source::returned(end, lot, &self.bells)));
+        self.add(Arc::clone(&lot.pool), Some((end, lot)), None);
+    }
+
+    fn add(&self, pool: Arc<Pool>, sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>, bit: Option<u64>) {
+        let (link, label) = ((&self.state, &self.bells), (self.name.as_str(), &self.peer));
+        self.lock().sources.push(Known::new(Source::new(pool, link, label, sent_by, bit)));
     }
 
     /// No frame of pool `id` will arrive any more. Those that are here stay what they are.
@@ -107,9 +115,22 @@ impl RecvEnd {
     }
 
     fn drop_where(&self, is_gone: impl Fn(&Source) -> bool) {
-        let gone: Vec<Known> = self.lock().sources.extract_if(.., |known| is_gone(&known.source)).collect();
+        let mut inner = self.lock();
+        let gone: Vec<Known> = inner.sources.extract_if(.., |known| is_gone(&known.source)).collect();
+        inner.gone.retain(|source| source.strong_count() > 0);
+        inner.gone.extend(gone.iter().map(|known| Arc::downgrade(&known.source)));
+        drop(inner);
         // Outside of the lock: the last reference unmaps.
         drop(gone);
+    }
+
+    /// What travels now.
+    ///
+    /// # Panics
+    /// Never: an end has the pool of its newest spec.
+    #[expect(clippy::expect_used, reason = "a pool goes when there is a newer one")]
+    pub(crate) fn spec(&self) -> Spec {
+        self.pools().pop().expect("the pool of the newest spec").spec.clone()
     }
 
     /// The peer's own pools whose frames may arrive, the newest last.
@@ -134,6 +155,19 @@ impl RecvEnd {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether frames of the pool are in this side's hands, or are still to be received here.
+    pub(crate) fn sees(&self, pool: &Arc<Pool>) -> bool {
+        let inner = self.lock();
+        let mut sources = inner.sources.iter().filter(|known| Arc::ptr_eq(&known.source.pool, pool));
+        let has_next = inner.ring.has_next(self.delivery != Delivery::Lossless);
+        sources.any(|known| has_next || known.source.is_held())
+    }
+
+    /// Whether a frame is there.
+    pub(crate) fn has_next(&self) -> bool {
+        self.lock().ring.has_next(self.delivery != Delivery::Lossless)
     }
 
     /// The next frame, if one is there. What was sent before an end still arrives, but for the end of a liar.
@@ -170,7 +204,7 @@ impl RecvEnd {
 
     /// Takes the next frame, if one is there.
     fn poll(&self, inner: &mut Inner) -> Result<Option<(Arc<Source>, Descriptor)>, String> {
-        let Inner { ring, sources, received } = inner;
+        let Inner { ring, sources, received, .. } = inner;
         if self.delivery == Delivery::Lossless {
             let polled = ring.poll().map_err(|lie| lie.to_string())?;
             return polled.map(|words| self.take(sources, received, words)).transpose();
@@ -233,6 +267,11 @@ impl RecvEnd {
         }
     }
 
+    /// Whether the peer sleeps until this side lets go of a slot.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.bells.is_peer_asleep(slot_bit(self.channel))
+    }
+
     /// The `parked` bit of this end.
     pub(crate) fn bit(&self) -> u64 {
         frame_bit(self.channel)
@@ -271,22 +310,24 @@ impl RecvEnd {
         (inner.received, inner.ring.skipped())
     }
 
-    /// The frames in this side's hands.
+    /// All whose frames may be in this side's hands.
+    pub(super) fn sources(&self) -> Vec<Arc<Source>> {
+        let inner = self.lock();
+        let gone = inner.gone.iter().filter_map(Weak::upgrade);
+        inner.sources.iter().map(|known| Arc::clone(&known.source)).chain(gone).collect()
+    }
+
+    /// The frames in this side's hands. What is taken or dropped meanwhile may be told or not.
     pub(crate) fn holders(&self) -> Vec<SlotHolder> {
         if self.state.forked() {
             return Vec::new();
         }
-        // Nothing is taken meanwhile; what is dropped may be told once more.
-        let locked = self.lock();
         let now = now_ns();
-        let held = locked.sources.iter().flat_map(|known| known.source.holders(&self.name, &self.peer, now));
-        let held = held.collect();
-        drop(locked);
-        held
+        self.sources().iter().flat_map(|source| source.holders(now)).collect()
     }
 
     /// How many frames are in this side's hands.
     pub(crate) fn held(&self) -> usize {
-        self.lock().sources.iter().map(|known| known.source.held().count()).sum()
+        self.sources().iter().map(|source| source.held().count()).sum()
     }
 }

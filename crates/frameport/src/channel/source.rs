@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use frameport_mem::park::Bells;
-use frameport_wire::layout::{released, slot_bit};
+use frameport_wire::layout::released;
 
 use super::keep::{Keeper, Keepers};
 use super::lot::Lot;
@@ -24,6 +24,9 @@ use crate::trace;
 pub(crate) struct Source {
     pub(crate) pool: Arc<Pool>,
     pub(crate) state: Arc<LinkState>,
+    /// The channel's name, and who is at its other end.
+    channel: String,
+    peer: Peer,
     /// For slots sent back in place: the end that sent them out, which has their ledger.
     sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>,
     bells: Arc<Bells>,
@@ -44,22 +47,18 @@ pub(super) struct Hand {
 }
 
 impl Source {
-    /// The peer's own pool, on the channel of that number whose sender waits for slots or not.
+    /// The peer's own pool, or one that this side sent out (`sent_by`) for slots that come back in place. `bit` tells whom to
+    /// ring for a released slot.
     pub(super) fn new(
         pool: Arc<Pool>,
-        state: &Arc<LinkState>,
-        bells: &Arc<Bells>,
-        channel: usize,
-        waits: bool,
+        (state, bells): (&Arc<LinkState>, &Arc<Bells>),
+        (channel, peer): (&str, &Peer),
+        sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>,
+        bit: Option<u64>,
     ) -> Self {
-        let (state, bells, bit) = (Arc::clone(state), Arc::clone(bells), waits.then(|| slot_bit(channel)));
-        Self { hands: Self::hands_of(&pool), pool, state, sent_by: None, bells, bit }
-    }
-
-    /// One that this side sent out, for slots that come back in place.
-    pub(super) fn returned(end: Arc<SendEnd>, lot: Arc<Lot>, bells: &Arc<Bells>) -> Self {
-        let (pool, state, bells) = (Arc::clone(&lot.pool), Arc::clone(&end.state), Arc::clone(bells));
-        Self { hands: Self::hands_of(&pool), pool, state, sent_by: Some((end, lot)), bells, bit: None }
+        let (state, bells) = (Arc::clone(state), Arc::clone(bells));
+        let (channel, peer) = (channel.to_owned(), peer.clone());
+        Self { hands: Self::hands_of(&pool), pool, state, channel, peer, sent_by, bells, bit }
     }
 
     fn hands_of(pool: &Pool) -> Box<[Hand]> {
@@ -117,12 +116,19 @@ impl Source {
         (0..).zip(&self.hands).filter(|(_, hand)| hand.ticket.load(Ordering::Relaxed) != 0)
     }
 
+    /// Whether a slot is in this side's hands.
+    pub(super) fn is_held(&self) -> bool {
+        // Acquire: what was done with a released frame comes before whatever is done with its memory next.
+        self.hands.iter().any(|hand| hand.ticket.load(Ordering::Acquire) != 0)
+    }
+
     /// The same, as they are told to people.
-    pub(super) fn holders(&self, channel: &str, peer: &Peer, now_ns: u64) -> impl Iterator<Item = SlotHolder> {
+    pub(super) fn holders(&self, now_ns: u64) -> impl Iterator<Item = SlotHolder> {
+        let holder = if self.is_peers() { Holder::Received } else { Holder::Returned };
         self.held().map(move |(slot, hand)| SlotHolder {
-            channel: channel.to_owned(),
+            channel: self.channel.clone(),
             slot,
-            holder: if self.is_peers() { Holder::Received(peer.clone()) } else { Holder::Returned(peer.clone()) },
+            holder: holder(self.peer.clone()),
             seq: Some(hand.seq.load(Ordering::Relaxed)),
             age: Some(Duration::from_nanos(now_ns.saturating_sub(hand.since_ns.load(Ordering::Relaxed)))),
             bytes: self.pool.layout.size,

@@ -12,6 +12,7 @@ use frameport_sys::memory::ForkStamp;
 use frameport_wire::spec::Spec;
 use serde_json::{Map, Value};
 
+use super::lives::Lives;
 use super::recv::RecvEnd;
 use crate::error::{Death, Error};
 use crate::worker::Newest;
@@ -29,8 +30,17 @@ pub(crate) enum End {
     Violation(String),
     /// The peer was too slow for what it had asked for.
     CutOff(String),
+    /// The worker let go of nothing for longer than its host puts up with.
+    Stalled(String),
     /// The host is gone.
     HostGone,
+}
+
+impl End {
+    /// Whether it is one that a worker's next life can follow.
+    pub(crate) fn is_death(&self) -> bool {
+        matches!(self, Self::Died(_) | Self::Violation(_) | Self::CutOff(_) | Self::Stalled(_))
+    }
 }
 
 /// What one side does at an event of the link.
@@ -58,6 +68,8 @@ pub(crate) struct LinkState {
     receivers: OnceLock<Vec<Weak<RecvEnd>>>,
     /// What the host sets for this worker; empty at a host.
     newest: OnceLock<Newest>,
+    /// The worker over all its lives, where this is one of several.
+    lives: OnceLock<Weak<Lives>>,
 }
 
 impl std::fmt::Debug for LinkState {
@@ -82,6 +94,7 @@ impl LinkState {
             newest_received: AtomicU32::new(0),
             receivers: OnceLock::new(),
             newest: OnceLock::new(),
+            lives: OnceLock::new(),
         }))
     }
 
@@ -131,6 +144,16 @@ impl LinkState {
     /// The newest pool of the peer's that a frame was received of; their numbers rise.
     pub(crate) fn newest_received(&self) -> u32 {
         self.newest_received.load(Ordering::Relaxed)
+    }
+
+    /// Makes this link one of the lives of a worker.
+    pub(crate) fn belong(&self, lives: &Arc<Lives>) {
+        let _ = self.lives.set(Arc::downgrade(lives));
+    }
+
+    /// Whether this link is one of `lives`.
+    pub(crate) fn is_of(&self, lives: &Lives) -> bool {
+        self.lives.get().is_some_and(|own| std::ptr::eq(own.as_ptr(), lives))
     }
 
     /// A channel is about to be used.
@@ -269,13 +292,14 @@ impl LinkState {
             End::Died(death) => Error::WorkerDied(Arc::clone(death)),
             End::Violation(what) => Error::Violation { link: self.name.clone(), what: what.clone() },
             End::CutOff(what) => Error::CutOff { link: self.name.clone(), what: what.clone() },
+            End::Stalled(what) => Error::Stalled { link: self.name.clone(), what: what.clone() },
         }
     }
 
-    /// Ends the link of a peer that is too slow, and says so.
-    pub(crate) fn cut_off(&self, what: String) {
-        tracing::warn!(link = self.name, "cut off: {what}");
-        if self.finish(End::CutOff(what)) {
+    /// Ends the link of a peer that is too slow, or has stalled, and says so.
+    pub(crate) fn give_up(&self, end: End) {
+        tracing::warn!(link = self.name, "{}", self.error(&end));
+        if self.finish(end) {
             self.on_violation.get().inspect(|hook| hook());
         }
     }

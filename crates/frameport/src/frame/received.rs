@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Plane, Stamp, encode_meta};
 use crate::channel::keep::Keeper;
+use crate::channel::lives::Lives;
 use crate::channel::source::Source;
 use crate::channel::state::LinkState;
 use crate::error::Error;
@@ -279,5 +280,10 @@ impl Frame {
     /// Whether it came over the link of `state`.
     pub(crate) fn is_of_link(&self, state: &Arc<LinkState>) -> bool {
         Arc::ptr_eq(&self.hold.source.state, state)
+    }
+
+    /// Whether it came from one of the lives of a worker.
+    pub(crate) fn is_of_lives(&self, lives: &Lives) -> bool {
+        self.hold.source.state.is_of(lives)
     }
 }

@@ -9,6 +9,7 @@ use super::Group;
 use super::book::{Redeliver, Rules};
 use crate::error::Error;
 use crate::host::WorkerBuilder;
+use crate::restart::Restart;
 
 /// The most workers a group may have.
 const MAX_WORKERS: usize = 256;
@@ -22,8 +23,7 @@ pub struct GroupBuilder {
     window: Option<usize>,
     redeliver: Redeliver,
     tries: u32,
-    pub(super) starts: u32,
-    pub(super) backoff: (Duration, Duration),
+    pub(super) restart: Restart,
 }
 
 impl GroupBuilder {
@@ -35,8 +35,7 @@ impl GroupBuilder {
             window: None,
             redeliver: Redeliver::default(),
             tries: 5,
-            starts: 3,
-            backoff: (Duration::from_millis(20), Duration::from_secs(1)),
+            restart: Restart::default(),
         }
     }
 
@@ -75,7 +74,7 @@ impl GroupBuilder {
     /// ended counts as a fiftieth: it is somebody else's doing, or that of a system short of memory.
     #[must_use]
     pub fn starts(mut self, starts: u32) -> Self {
-        self.starts = starts;
+        self.restart = self.restart.starts(starts);
         self
     }
 
@@ -83,7 +82,7 @@ impl GroupBuilder {
     /// each that did not, up to `longest`; 20 ms and 1 s unless set.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.backoff = (first, longest);
+        self.restart = self.restart.backoff(first, longest);
         self
     }
 
@@ -104,8 +103,14 @@ impl GroupBuilder {
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             return Err(Error::config(format!("a group of {} workers: 1 to {MAX_WORKERS} are possible", self.workers)));
         }
-        if self.window == Some(0) || self.tries == 0 || self.starts == 0 {
-            return Err(Error::config("a group's window, tries and starts are at least 1"));
+        self.restart.check()?;
+        if self.worker.is_supervised() {
+            return Err(Error::config(
+                "a group starts its workers again by itself: leave out the worker's restart() and stall()",
+            ));
+        }
+        if self.window == Some(0) || self.tries == 0 {
+            return Err(Error::config("a group's window and tries are at least 1"));
         }
         if self.worker.in_and_out().is_none() {
             return Err(Error::config(
@@ -115,11 +120,5 @@ impl GroupBuilder {
         let window = self.window.unwrap_or(self.workers * slots.min(MAX_SLOTS) as usize);
         let rules = Rules { ordered: self.ordered, window, tries: self.tries, redeliver: self.redeliver };
         Group::start(self, rules, until)
-    }
-
-    /// How long to wait before the next start, after so many lives in a row without an answer.
-    pub(super) fn pause(&self, barren: u32) -> Duration {
-        let (first, longest) = self.backoff;
-        first.saturating_mul(2_u32.saturating_pow(barren)).min(longest)
     }
 }

@@ -22,12 +22,10 @@ use super::shared::{Duty, Known, Shared};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::host::Worker;
+use crate::restart::{Course, is_killed};
 
 /// How long a start, or a worker that is about to exit, may go on after it is not wanted any more.
 const TICK: Duration = Duration::from_millis(50);
-/// How many starts ended by SIGKILL count as one that failed.
-const KILLS: u32 = 50;
-const SIGKILL: i32 = 9;
 /// How long after a worker let go of a frame it is first looked at again, and the longest pause between two looks.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
@@ -43,36 +41,24 @@ enum Event {
 pub(super) fn run(shared: &Shared, index: usize) {
     let _leave = Leave(shared, index);
     let builder = shared.wanted.worker.clone().name(format!("{}#{}", shared.name, index + 1));
-    // Failed starts, a killed one being 1 of `KILLS`, and lives without an answer, both in a row.
-    let (mut failed, mut barren) = (0, 0);
+    let mut course = Course::new(shared.wanted.restart);
     while shared.duty() == Duty::Serve {
         let mut unwanted = || shared.duty() != Duty::Serve;
         match builder.clone().spawn_until(Until::forever().or_when(TICK, &mut unwanted)) {
-            Ok(worker) => {
-                failed = 0;
-                barren = if serve(shared, index, worker) { 0 } else { barren + 1 };
-            }
+            Ok(worker) => course.lived(serve(shared, index, worker)),
             Err(Error::Interrupted) => continue,
             Err(error) => {
-                barren += 1;
                 if is_killed(&error) {
                     shared.lock().book.note_kill();
-                    failed += 1;
-                } else {
-                    failed += KILLS;
                 }
                 tracing::warn!(link = shared.name, "a worker of the group does not start: {error}");
-                if failed >= shared.wanted.starts.saturating_mul(KILLS) {
-                    shared.fail(barren, error);
+                if course.failed(&error) {
+                    shared.fail(course.barren(), error);
                 }
             }
         }
-        shared.pause(shared.wanted.pause(barren));
+        shared.pause(course.pause());
     }
-}
-
-fn is_killed(error: &Error) -> bool {
-    matches!(error, Error::WorkerDied(death) if death.exit == Exit::Signal(SIGKILL))
 }
 
 /// Says at the end of a thread, whatever ended it, that it has.

@@ -1,14 +1,17 @@
 //! From a builder to a worker at its first `recv`.
 //!
 //! Order: sizes against the memory limit, the input pool, the process, its hello, versions and sizes, the output pool,
-//! the welcome, its readiness. *Invariants*: an error at any point leaves nothing running and nothing allocated.
+//! the welcome, its readiness. A worker's next life goes the same way, and may get the memory of the last one's pools.
+//! *Invariants*: an error at any point leaves nothing running and nothing allocated.
 //! *A hostile worker* can state any hello: versions, sizes and output spec are checked, the output within a limit.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::handle::Handle;
+use frameport_sys::memory::Region;
 use frameport_sys::process::{self, Spawn, Stderr};
 use frameport_sys::{isolation, socket};
 use frameport_wire::PROTOCOL;
@@ -17,16 +20,15 @@ use frameport_wire::layout::{SIZES, page_len, ring_capacity};
 use frameport_wire::spec::Spec;
 
 use super::builder::{Wanted, WorkerBuilder};
-use super::params::Params;
+use super::params::Parameters;
 use super::service::Service;
 use super::supervised::{Progress, Supervised};
-use super::worker::Worker;
 use crate::audience::{Core, Seat, Shared};
 use crate::channel::audience::Slots;
 use crate::channel::state::LinkState;
 use crate::error::Error;
 use crate::holders::Peer;
-use crate::link::{self, Control, Side, Terms};
+use crate::link::{self, Control, Ends, Side, Terms};
 use crate::pool::{self, Handles, Pool};
 
 /// How long after the end of its control channel a worker may take to be dead.
@@ -41,39 +43,103 @@ struct Made {
     slots: Option<Arc<Slots>>,
 }
 
-pub(super) fn bring_up(builder: WorkerBuilder, until: Until<'_>) -> Result<Worker, Error> {
+/// What all lives of a worker have in common.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) params: Arc<Parameters>,
+    /// One for each channel, given back when no other life follows.
+    seats: Vec<Option<Arc<Seat>>>,
+}
+
+/// A pool whose memory the worker's next life may get.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) pool: Arc<Pool>,
+    pixels: Region,
+}
+
+/// A worker that is ready.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) worker: Arc<Supervised>,
+    pub(super) level: isolation::Level,
+    /// Nothing, if there will be no next one.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// What a next life goes on from.
+#[derive(Debug)]
+pub(super) struct Earlier<'a> {
+    pub(super) ends: &'a Ends,
+    /// Memory that nobody sees any more.
+    pub(super) unseen: Vec<&'a Kept>,
+    /// Set by a start that failed and of which something may live on: it has seen that memory.
+    pub(super) stained: &'a Cell<bool>,
+}
+
+impl Earlier<'_> {
+    /// That of a channel, if it is still what is wanted there, or what the worker had stated.
+    fn pool(&self, id: u32, wanted: &Wanted) -> Option<&Kept> {
+        let fits = |kept: &Kept| wanted.direction == Direction::Out || kept.pool.spec == wanted.spec;
+        self.unseen.iter().find(|kept| kept.pool.decl.id == id && fits(kept)).copied()
+    }
+}
+
+impl Line {
+    pub(super) fn new(builder: &WorkerBuilder) -> Result<Self, Error> {
+        let seats = builder
+            .channels
+            .iter()
+            .map(|channel| channel.audience.as_ref().map(|(core, quota)| Core::reserve(core, *quota)).transpose());
+        let seats = seats.collect::<Result<_, _>>()?;
+        let params = Arc::new(Parameters::new(builder.display_name(), builder.params.clone())?);
+        Ok(Self { params, seats })
+    }
+}
+
+/// Starts a worker, its first life or one that goes on from an `earlier` one.
+pub(super) fn bring_up(
+    builder: &WorkerBuilder,
+    line: &Line,
+    earlier: Option<&Earlier<'_>>,
+    until: Until<'_>,
+) -> Result<Life, Error> {
     let name = builder.display_name();
-    let own = builder.channels.iter().filter(|channel| channel.audience.is_none());
-    let specs: Vec<&Spec> = own.map(|channel| &channel.spec).collect();
-    // Given back where the worker does not come up, or when it is gone.
-    let seats = builder
-        .channels
-        .iter()
-        .map(|channel| channel.audience.as_ref().map(|(core, quota)| Core::reserve(core, *quota)).transpose());
-    let seats: Vec<Option<Seat>> = seats.collect::<Result<_, _>>()?;
-    check_memory(&name, &specs, &builder)?;
-    let made = make_all(&builder)?;
-    let (worker, level) = start(&name, &builder)?;
-    match lead(&builder, &worker, made, until) {
-        Ok(()) => {
+    let has_pool = |id: u32, channel: &Wanted| earlier.is_some_and(|earlier| earlier.pool(id, channel).is_some());
+    let fresh = (0..).zip(&builder.channels);
+    let fresh = fresh.filter(|(id, channel)| channel.audience.is_none() && !has_pool(*id, channel));
+    let specs: Vec<&Spec> = fresh.map(|(_, channel)| &channel.spec).collect();
+    check_memory(&name, &specs, builder)?;
+    let made = make_all(builder, earlier)?;
+    let (worker, level) = start(&name, builder)?;
+    match lead(builder, line, &worker, made, earlier, until) {
+        Ok(kept) => {
             let ends = worker.ends.get().map_or(&[][..], |ends| &ends.send);
-            for (wanted, seat) in builder.channels.iter().zip(seats) {
+            for (wanted, seat) in builder.channels.iter().zip(&line.seats) {
                 if let (Some(seat), Some(end)) = (seat, ends.iter().find(|end| end.name() == wanted.name)) {
                     let (of, its) = (Arc::downgrade(&worker), Arc::clone(end));
                     let follow = move |shared: &Arc<Shared>| of.upgrade().map_or(Ok(()), |of| of.follow(&its, shared));
                     seat.take(Arc::clone(end), Box::new(follow));
                 }
             }
-            Ok(Worker::new(worker, level, builder.grace))
+            Ok(Life { worker, level, kept })
         }
         Err(error) => {
-            worker.kill();
-            let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
-            worker.settle();
-            super::forward::flush();
+            end_start(&worker);
+            if let Some(earlier) = earlier {
+                earlier.stained.set(earlier.stained.get() || !worker.is_gone_within(Duration::ZERO));
+            }
             Err(error)
         }
     }
+}
+
+/// Ends a worker that nobody has seen.
+pub(super) fn end_start(worker: &Arc<Supervised>) {
+    worker.kill();
+    let _ = worker.wait(&mut Until::after(Duration::from_secs(5)), |progress| progress.exit.is_some());
+    worker.settle(1);
+    super::forward::flush();
 }
 
 fn check_memory(name: &str, specs: &[&Spec], builder: &WorkerBuilder) -> Result<(), Error> {
@@ -86,18 +152,36 @@ fn check_memory(name: &str, specs: &[&Spec], builder: &WorkerBuilder) -> Result<
     pool::check_memory(name, need)
 }
 
-fn make_all(builder: &WorkerBuilder) -> Result<Vec<Made>, Error> {
-    (0..).zip(&builder.channels).map(|(id, wanted)| make(id, wanted, &wanted.spec, builder)).collect()
+fn make_all(builder: &WorkerBuilder, earlier: Option<&Earlier<'_>>) -> Result<Vec<Made>, Error> {
+    let made =
+        (0..).zip(&builder.channels).map(|(id, wanted)| match earlier.and_then(|earlier| earlier.pool(id, wanted)) {
+            Some(kept) => {
+                let pixels = kept.pixels.try_clone().map_err(Error::system("passing on a pool"))?;
+                Ok(describe(wanted, kept.pool.again(pixels)?, None, builder))
+            }
+            None => make(id, wanted, &wanted.spec, builder),
+        });
+    made.collect()
 }
 
 fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Result<Made, Error> {
-    let ((pool, handles), slots) = match &wanted.audience {
+    let (made, slots) = match &wanted.audience {
         Some((core, _)) => {
             let shared = core.newest();
             (shared.memory.member(id)?, Some(Arc::clone(&shared.slots)))
         }
         None => (Pool::create(pool::declare(id, spec, builder.slots, builder.meta_capacity)?, spec)?, None),
     };
+    Ok(describe(wanted, made, slots, builder))
+}
+
+/// The channel of a pool.
+fn describe(
+    wanted: &Wanted,
+    (pool, handles): (Pool, Handles),
+    slots: Option<Arc<Slots>>,
+    builder: &WorkerBuilder,
+) -> Made {
     let decl = pool.decl.clone();
     // Answers in place travel beside the pool's own slots.
     let inputs = builder.channels.iter().filter(|other| other.direction == Direction::In && other.audience.is_none());
@@ -113,7 +197,7 @@ fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Resul
         delivery: wanted.delivery,
         pool: decl,
     };
-    Ok(Made { channel, pool: Arc::new(pool), handles, slots })
+    Made { channel, pool: Arc::new(pool), handles, slots }
 }
 
 fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolation::Level), Error> {
@@ -152,14 +236,21 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
     service.register(&worker).inspect_err(|_| {
         // The service thread may have begun to listen to it.
         worker.kill();
-        worker.settle();
+        worker.settle(1);
     })?;
     tracing::debug!(link = name, pid = worker.pid, %level, "worker started");
     Ok((worker, level))
 }
 
 /// Hello, welcome, ready.
-fn lead(builder: &WorkerBuilder, worker: &Arc<Supervised>, mut made: Vec<Made>, until: Until<'_>) -> Result<(), Error> {
+fn lead(
+    builder: &WorkerBuilder,
+    line: &Line,
+    worker: &Arc<Supervised>,
+    mut made: Vec<Made>,
+    earlier: Option<&Earlier<'_>>,
+    until: Until<'_>,
+) -> Result<Vec<Kept>, Error> {
     let mut until = until.within(builder.ready_timeout);
     let stages = [
         "did not connect (frameport.connect(), frameport.main() or Link::from_env())",
@@ -173,16 +264,14 @@ fn lead(builder: &WorkerBuilder, worker: &Arc<Supervised>, mut made: Vec<Made>, 
         let _ = send(worker, &ToWorker::Refuse { reason: error.to_string() }, &[]);
         return Err(error);
     }
-    if let Some(stated) = &hello.output
-        && let Err(error) = adopt_output(builder, worker, &mut made, stated)
-    {
+    if let Err(error) = adopt_output(builder, worker, &mut made, hello.output.as_ref()) {
         let _ = send(worker, &ToWorker::Refuse { reason: error.to_string() }, &[]);
         return Err(error);
     }
-    welcome(builder, worker, made)?;
-    Params::new(worker).extend(builder.params.clone())?;
+    let kept = welcome(builder, line, worker, made, earlier.map(|earlier| earlier.ends))?;
+    line.params.attach(worker)?;
     await_stage(worker, &mut until, builder, not_ready, |progress| progress.ready)?;
-    Ok(())
+    Ok(kept)
 }
 
 fn await_stage(
@@ -227,20 +316,31 @@ fn check_hello(worker: &Supervised, hello: &Hello) -> Result<(), Error> {
     Ok(())
 }
 
-/// Replaces the output pool by one of the spec the worker states.
-fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made], stated: &Spec) -> Result<(), Error> {
+/// Replaces the output pool by one of the spec the worker states, or of the one asked for where its last life stated another.
+fn adopt_output(
+    builder: &WorkerBuilder,
+    worker: &Supervised,
+    made: &mut [Made],
+    stated: Option<&Spec>,
+) -> Result<(), Error> {
     let outputs = made.iter_mut().zip(&builder.channels);
-    let Some((out, wanted)) = outputs.into_iter().find(|(_, wanted)| wanted.direction == Direction::Out) else {
-        return Err(Error::config(format!(
-            "worker '{}' wants to send {stated}, but this host asked for no output",
-            worker.state.name()
-        )));
+    let output = outputs.into_iter().find(|(_, wanted)| wanted.direction == Direction::Out);
+    let (out, wanted) = match (output, stated) {
+        (Some(output), _) => output,
+        (None, None) => return Ok(()),
+        (None, Some(stated)) => {
+            return Err(Error::config(format!(
+                "worker '{}' wants to send {stated}, but this host asked for no output",
+                worker.state.name()
+            )));
+        }
     };
+    let stated = stated.unwrap_or(&wanted.spec);
     if out.channel.spec == *stated {
         return Ok(());
     }
     let need = pool::declare(0, stated, builder.slots, builder.meta_capacity)?.len as u64;
-    if need > builder.output_limit {
+    if need > builder.output_limit && *stated != wanted.spec {
         return Err(Error::config(format!(
             "worker '{}' wants to send {stated}: {need} bytes for {} slots are over the output limit of {}",
             worker.state.name(),
@@ -253,7 +353,13 @@ fn adopt_output(builder: &WorkerBuilder, worker: &Supervised, made: &mut [Made],
     Ok(())
 }
 
-fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -> Result<(), Error> {
+fn welcome(
+    builder: &WorkerBuilder,
+    line: &Line,
+    worker: &Arc<Supervised>,
+    made: Vec<Made>,
+    earlier: Option<&Ends>,
+) -> Result<Vec<Kept>, Error> {
     let channels: Vec<Channel> = made.iter().map(|made| made.channel.clone()).collect();
     let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
     let (control, [host, theirs], doorbell) = Control::create(&channels)?;
@@ -262,18 +368,23 @@ fn welcome(builder: &WorkerBuilder, worker: &Arc<Supervised>, made: Vec<Made>) -
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));
     let audiences: Vec<_> = made.iter().map(|made| made.slots.clone()).collect();
     let (side, channels_of, pools, audiences) = (Side::Host, &channels, &pools, &audiences);
-    let terms = Terms { side, channels: channels_of, pools, audiences, wait, peer, deadline };
+    let terms = Terms { side, channels: channels_of, pools, audiences, wait, peer, deadline, earlier };
     let _ = worker.ends.set(link::connect(&worker.state, control, &terms)?);
-    if !builder.params.is_empty() {
-        Params::new(worker).announce();
-    }
-
+    line.params.announce(worker);
     let welcome =
         Welcome { protocol: PROTOCOL, name: name.to_owned(), group: worker.pid, wait: builder.wait, channels };
     let mut handles = vec![host.into_handle(), theirs.into_handle()];
-    handles.extend(made.into_iter().flat_map(|made| made.handles.into_vec()));
+    let mut kept = Vec::new();
+    for Made { pool, handles: each, .. } in made {
+        if builder.restart.is_some() && !pool.decl.shared {
+            let pixels = each.pixels.try_clone().map_err(Error::system("keeping a pool"))?;
+            kept.push(Kept { pool, pixels });
+        }
+        handles.extend(each.into_vec());
+    }
     handles.push(doorbell);
-    send(worker, &ToWorker::Welcome(welcome), &handles)
+    send(worker, &ToWorker::Welcome(welcome), &handles)?;
+    Ok(kept)
 }
 
 fn send(worker: &Supervised, message: &ToWorker, handles: &[Handle]) -> Result<(), Error> {

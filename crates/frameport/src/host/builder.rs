@@ -13,13 +13,16 @@ use frameport_wire::layout::{MAX_CHANNELS, MAX_SLOTS};
 use frameport_wire::spec::Spec;
 use serde_json::{Map, Value};
 
+use super::bring_up::Line;
 use super::events::{Event, EventSink};
 use super::forward::LineSink;
+use super::stall::Stall;
 use super::worker::Worker;
 use super::{bring_up, params};
 use crate::audience::{Audience, Core};
 use crate::error::Error;
 use crate::group::GroupBuilder;
+use crate::restart::Restart;
 
 /// One channel as it was asked for.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct WorkerBuilder {
     pub(super) on_stderr: Option<Arc<LineSink>>,
     pub(super) on_event: Option<Arc<EventSink>>,
     pub(super) params: Map<String, Value>,
+    pub(super) restart: Option<Restart>,
+    pub(super) stall: Option<(Duration, Stall)>,
 }
 
 impl std::fmt::Debug for WorkerBuilder {
@@ -95,6 +100,8 @@ impl WorkerBuilder {
             on_stderr: None,
             on_event: None,
             params: Map::new(),
+            restart: None,
+            stall: None,
         }
     }
 
@@ -258,6 +265,27 @@ impl WorkerBuilder {
         self
     }
 
+    /// Starts the worker again, in the background, whenever it has died: the [`Worker`], and every sender, receiver and
+    /// parameter of it, goes on over all its lives. Frames a dead life had not taken are lost; each channel's receiver first
+    /// gets what that life had sent, then its death, once ([`Error::WorkerDied`]), then what the next one sends. Meanwhile
+    /// a loan waits on a lossless channel, and finds no slot on a live one. A loan made before a death cannot be sent after
+    /// it ([`Error::Stale`]). A worker that leaves in order, or after [`finish`](Worker::finish), is not started again.
+    /// The first start is [`spawn`](Self::spawn)'s own, and one that fails is its error.
+    #[must_use]
+    pub fn restart(mut self, policy: Restart) -> Self {
+        self.restart = Some(policy);
+        self
+    }
+
+    /// What to do with a worker that has had frames, received or not, for longer than `after` while it let go of none; it is
+    /// noticed an eighth of that time later, or two. One that waits for a slot that this side has is not meant. Nothing
+    /// unless set: how long a worker may think is its own business.
+    #[must_use]
+    pub fn stall(mut self, after: Duration, what: Stall) -> Self {
+        self.stall = Some((after, what));
+        self
+    }
+
     /// Starts the worker and waits until it is ready for its first frame.
     ///
     /// # Errors
@@ -273,7 +301,9 @@ impl WorkerBuilder {
     /// As [`spawn`](Self::spawn), and [`Error::Interrupted`].
     pub fn spawn_until(self, until: Until<'_>) -> Result<Worker, Error> {
         self.check()?;
-        bring_up::bring_up(self, until)
+        let line = Line::new(&self)?;
+        let life = bring_up::bring_up(&self, &line, None, until)?;
+        Worker::new(self, line, life)
     }
 
     /// Begins to describe a group: `workers` workers of this command behind one queue.
@@ -306,6 +336,11 @@ impl WorkerBuilder {
             && output.direction == Direction::Out
             && [input, output].iter().all(|channel| channel.delivery == Delivery::Lossless);
         fits.then_some([&input.name, &output.name])
+    }
+
+    /// For a group: whether it has a policy for the death or the standstill of one worker.
+    pub(crate) fn is_supervised(&self) -> bool {
+        self.restart.is_some() || self.stall.is_some()
     }
 
     /// For a group: slots of each pool, and how long a loan waits for one.
@@ -341,6 +376,10 @@ impl WorkerBuilder {
         if self.channels.len() > MAX_CHANNELS {
             let count = self.channels.len();
             return Err(Error::config(format!("{count} channels: a link can have {MAX_CHANNELS}")));
+        }
+        self.restart.map_or(Ok(()), |policy| policy.check())?;
+        if self.stall.is_some_and(|(after, _)| after.is_zero()) {
+            return Err(Error::config("a worker that may stall needs some time: call stall() with more than none"));
         }
         params::check(&self.display_name(), &self.params)?;
         if self.channels.is_empty() {

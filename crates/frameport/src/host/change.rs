@@ -6,6 +6,7 @@
 //! pools at most. What is told of pools leaves in the order in which it is done here. *A hostile worker* can make a change wait
 //! to its deadline, and ask for what is refused.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use frameport_wire::control::{self, Delivery, NewPool, ToWorker};
 use frameport_wire::layout::MAX_CHANNELS;
 use frameport_wire::spec::Spec;
 
+use super::builder::WorkerBuilder;
 use super::supervised::Supervised;
 use crate::audience::Shared;
 use crate::channel::lot::Lot;
@@ -45,12 +47,20 @@ pub(super) struct Changes {
     asked: AtomicBool,
     /// A pool of this host's, and one of the worker's that goes with it.
     pairs: Mutex<Vec<(u32, u32)>>,
+    /// What this host has changed: the spec of a channel of that index.
+    changed: Mutex<BTreeMap<usize, Spec>>,
 }
 
 impl Default for Changes {
     fn default() -> Self {
         let (busy, asked) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { next_pool: AtomicU32::new(MAX_CHANNELS as u32), busy, asked, pairs: Mutex::default() }
+        Self {
+            next_pool: AtomicU32::new(MAX_CHANNELS as u32),
+            busy,
+            asked,
+            pairs: Mutex::default(),
+            changed: Mutex::default(),
+        }
     }
 }
 
@@ -79,7 +89,9 @@ impl Supervised {
         let ends = self.all_ends();
         let input = ends.send.iter().find(|end| end.channel() == channel);
         let output = ends.recv.iter().find(|end| end.channel() == channel);
-        self.change(input, &output.into_iter().collect::<Vec<_>>(), spec, until)
+        self.change(input, &output.into_iter().collect::<Vec<_>>(), spec, until)?;
+        self.note_changed([channel], spec);
+        Ok(())
     }
 
     /// Gives the first channel to the worker another spec, and those back from it that had the same.
@@ -91,7 +103,24 @@ impl Supervised {
         };
         let before = input.pool();
         let follows = |end: &&Arc<RecvEnd>| end.pools().last().is_some_and(|pool| pool.spec == before.spec);
-        self.change(Some(input), &ends.recv.iter().filter(follows).collect::<Vec<_>>(), spec, until)
+        let outputs: Vec<_> = ends.recv.iter().filter(follows).collect();
+        self.change(Some(input), &outputs, spec, until)?;
+        self.note_changed(outputs.iter().map(|end| end.channel()).chain([input.channel()]), spec);
+        Ok(())
+    }
+
+    fn note_changed(&self, channels: impl IntoIterator<Item = usize>, spec: &Spec) {
+        let mut changed = self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.extend(channels.into_iter().map(|channel| (channel, spec.clone())));
+    }
+
+    /// What the next life of this worker is to be: as it was asked for, with what was changed since.
+    pub(super) fn changed(&self, builder: &WorkerBuilder) -> WorkerBuilder {
+        let mut next = builder.clone();
+        for (&channel, spec) in &*self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner) {
+            next.channels.get_mut(channel).into_iter().for_each(|wanted| wanted.spec = spec.clone());
+        }
+        next
     }
 
     fn change(

@@ -3,9 +3,10 @@
 //! *Invariants*: a set replaces the one before as a whole; its version is in the host's control region before the call
 //! returns, so that whoever receives a frame sent after it knows what to wait for. *A hostile worker* can ignore them.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError, Weak};
 
-use frameport_sys::sync::MutexGuard;
+use frameport_sys::memory::ForkStamp;
+use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::{self, ToWorker};
 use frameport_wire::event::{MAX_DEPTH, is_flat};
 use serde_json::{Map, Value};
@@ -13,29 +14,67 @@ use serde_json::{Map, Value};
 use super::supervised::Supervised;
 use crate::error::Error;
 
-/// All values, and how often they have changed.
+/// A worker's parameters, over all its lives.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    link: String,
+    fork: ForkStamp,
+    now: Mutex<Values>,
+}
+
+/// All values, how often they have changed, and who gets them.
 #[derive(Debug, Default)]
-pub(super) struct Values {
+struct Values {
     version: u64,
     values: Map<String, Value>,
+    /// The newest life, if there is one.
+    to: Weak<Supervised>,
+}
+
+impl Parameters {
+    /// Those a worker has from the start.
+    pub(super) fn new(link: String, values: Map<String, Value>) -> Result<Self, Error> {
+        let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
+        let version = u64::from(!values.is_empty());
+        Ok(Self { link, fork, now: Mutex::new(Values { version, values, to: Weak::new() }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Values> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_fork(&self) -> Result<(), Error> {
+        if self.fork.forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Says which are set already, before `worker` can look.
+    pub(super) fn announce(&self, worker: &Supervised) {
+        worker.state.set_params(self.lock().version);
+    }
+
+    /// From now on `worker` gets them, those that are set already first.
+    pub(super) fn attach(&self, worker: &Arc<Supervised>) -> Result<(), Error> {
+        let mut now = self.lock();
+        now.to = Arc::downgrade(worker);
+        if now.version > 0 {
+            let (message, _) = encode(&self.link, now.version, now.values.clone())?;
+            worker.set_params(now.version, message);
+        }
+        Ok(())
+    }
 }
 
 /// A worker's parameters: values by name that it sees with the next frame it takes. Made by
-/// [`Worker::params`](super::Worker::params); may be used from any thread, and never waits for the worker.
+/// [`Worker::params`](super::Worker::params); may be used from any thread, and never waits for the worker. They outlive the
+/// lives of a worker that is restarted.
 ///
 /// Together they are one control message: 64 KiB of JSON at most.
 #[derive(Clone, Copy, Debug)]
-pub struct Params<'a> {
-    worker: &'a Supervised,
-}
+pub struct Params<'a>(&'a Parameters);
 
 impl<'a> Params<'a> {
-    pub(super) fn new(worker: &'a Supervised) -> Self {
-        Self { worker }
-    }
-
-    fn lock(&self) -> MutexGuard<'a, Values> {
-        self.worker.params.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(all: &'a Parameters) -> Self {
+        Self(all)
     }
 
     /// Sets one value. A frame that is sent after this comes with it.
@@ -74,8 +113,8 @@ impl<'a> Params<'a> {
     /// # Errors
     /// [`Error::Forked`].
     pub fn get(&self, name: &str) -> Result<Option<Value>, Error> {
-        self.worker.state.check_fork()?;
-        Ok(self.lock().values.get(name).cloned())
+        self.0.check_fork()?;
+        Ok(self.0.lock().values.get(name).cloned())
     }
 
     /// All values as they were set last.
@@ -83,29 +122,25 @@ impl<'a> Params<'a> {
     /// # Errors
     /// [`Error::Forked`].
     pub fn all(&self) -> Result<Map<String, Value>, Error> {
-        self.worker.state.check_fork()?;
-        Ok(self.lock().values.clone())
-    }
-
-    /// Says that the first values follow, before the worker can look.
-    pub(super) fn announce(&self) {
-        self.worker.state.set_params(self.lock().version + 1);
+        self.0.check_fork()?;
+        Ok(self.0.lock().values.clone())
     }
 
     fn change(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
-        self.worker.state.check_fork()?;
-        let mut now = self.lock();
+        self.0.check_fork()?;
+        let mut now = self.0.lock();
         let mut values = now.values.clone();
         change(&mut values);
         if values == now.values {
             return Ok(());
         }
         let version = now.version + 1;
-        let (message, values) = encode(self.worker.state.name(), version, values)?;
-        *now = Values { version, values };
+        let (message, values) = encode(&self.0.link, version, values)?;
+        (now.version, now.values) = (version, values);
         // Under the lock: of two sets the newer one's message is the later one.
-        self.worker.outbox.params(&self.worker.control, message);
-        self.worker.state.set_params(version);
+        if let Some(worker) = now.to.upgrade() {
+            worker.set_params(version, message);
+        }
         Ok(())
     }
 }

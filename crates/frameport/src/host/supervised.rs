@@ -16,13 +16,12 @@ use frameport_sys::process::{Child, Exit, Signal, StderrPipe};
 use frameport_sys::socket::Control;
 use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
 use frameport_sys::thread;
-use frameport_wire::control::{Decoder, Hello, ToHost};
+use frameport_wire::control::{self, Decoder, Hello, ToHost, ToWorker};
 
 use super::change::Changes;
 use super::events::{EventSink, Events};
 use super::forward::{LineSink, Outlet};
 use super::outbox::Outbox;
-use super::params::Values;
 use crate::channel::send::SendEnd;
 use crate::channel::state::{End, LinkState};
 use crate::error::{Death, Error};
@@ -64,7 +63,8 @@ pub(super) struct Supervised {
     pub(super) child: Mutex<Child>,
     pub(super) ends: OnceLock<Ends>,
     pub(super) outbox: Outbox,
-    pub(super) params: Mutex<Values>,
+    /// When it was started.
+    pub(super) born: Instant,
     pub(super) changes: Changes,
     /// Bytes of the largest pool it gets that it asks for.
     pub(super) output_limit: u64,
@@ -107,7 +107,7 @@ impl Supervised {
             child: Mutex::new(child),
             ends: OnceLock::new(),
             outbox: Outbox::default(),
-            params: Mutex::default(),
+            born: Instant::now(),
             changes: Changes::default(),
             output_limit,
             outlet: Outlet::new(on_stderr),
@@ -290,11 +290,63 @@ impl Supervised {
         self.advance(|progress| progress.exit = Some(exit));
     }
 
-    /// After the death: waits until nothing of the worker's process group is left and the service thread has let go of
-    /// it, so that its descriptors close with the caller's own copy. A second at most.
-    pub(super) fn settle(self: &Arc<Self>) {
+    /// Waits until it is dead and everything it had is reclaimed, or `tick` is over: whether it is dead.
+    pub(super) fn await_exit(&self, tick: Option<Duration>) -> bool {
+        let progress = lock(&self.progress);
+        let lives = |progress: &mut Progress| progress.exit.is_none();
+        match tick {
+            None => drop(self.changed.wait_while(progress, lives)),
+            Some(tick) => drop(self.changed.wait_timeout_while(progress, tick, lives)),
+        }
+        self.progress().exit.is_some()
+    }
+
+    /// After the death: whether nobody can have what the worker was given: its process group is empty, and nobody has the
+    /// other end of its control channel any more. Waits for that, `limit` at most.
+    pub(super) fn is_gone_within(self: &Arc<Self>, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            // Nobody else reads it any more.
+            self.on_control(ALL_CHUNKS);
+            let is_gone = self.progress().hung_up && lock(&self.child).group_is_empty();
+            if is_gone || Instant::now() >= deadline {
+                return is_gone;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Says which parameters are the newest.
+    pub(super) fn set_params(&self, version: u64, message: Vec<u8>) {
+        self.outbox.params(&self.control, message);
+        self.state.set_params(version);
+    }
+
+    /// Ends it now, as [`Worker::stop`](super::Worker::stop) says: SIGTERM and SIGKILL follow, each after `grace`.
+    pub(super) fn end(&self, grace: Duration) -> Exit {
+        self.ends.get().into_iter().flat_map(|ends| &ends.send).for_each(|end| end.close());
+        if let Ok(close) = control::encode(&ToWorker::Close) {
+            self.outbox.close(&self.control, close);
+        }
+        let mut steps = [Signal::TERM, Signal::KILL].into_iter();
+        let mut limit = grace;
+        loop {
+            let ended = self.wait(&mut Until::after(limit), |progress| progress.exit.is_some());
+            match (ended.ok().and_then(|progress| progress.exit), steps.next()) {
+                (Some(exit), _) => return exit,
+                (None, Some(signal)) => self.signal(signal),
+                // A process that survives SIGKILL waits in the kernel; there is nothing more to do about it.
+                (None, None) => return Exit::Unknown,
+            }
+            limit = grace.max(Duration::from_millis(500));
+        }
+    }
+
+    /// After the death: waits until nothing of the worker's process group is left and nobody but its `owners` has this
+    /// value, so that its descriptors close with theirs. A second at most.
+    pub(super) fn settle(self: &Arc<Self>, owners: usize) {
         let deadline = Instant::now() + Duration::from_secs(1);
-        while (Arc::strong_count(self) > 1 || !lock(&self.child).group_is_empty()) && Instant::now() < deadline {
+        while (Arc::strong_count(self) > owners || !lock(&self.child).group_is_empty()) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::isolation::Level;
-use frameport_sys::process::{Exit, Signal};
-use frameport_wire::control::{self, ToWorker};
+use frameport_sys::process::Exit;
 use frameport_wire::spec::Spec;
 
+use super::bring_up::{self, Life, Line};
 use super::builder::WorkerBuilder;
-use super::params::Params;
+use super::params::{Parameters, Params};
+use super::restart::Keeper;
+use super::stall;
 use super::supervised::Supervised;
 use crate::channel::handle::{Receiver, Sender};
+use crate::channel::recv::RecvEnd;
+use crate::channel::send::SendEnd;
 use crate::channel::state::End;
 use crate::error::Error;
 use crate::frame::{Frame, FrameMut};
-use crate::holders::SlotHolder;
+use crate::holders::{Holder, SlotHolder};
 use crate::link::Ends;
 
 /// A process this one started, and the frames that travel to it and back.
@@ -26,11 +30,19 @@ use crate::link::Ends;
 /// May be used from any thread. Dropping it stops the worker: see [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Worker {
-    inner: Arc<Supervised>,
+    process: Process,
+    params: Arc<Parameters>,
     level: Level,
     grace: Duration,
     input: Option<Sender>,
     output: Option<Receiver>,
+}
+
+/// The process, or one after another.
+#[derive(Debug)]
+enum Process {
+    Once(Arc<Supervised>),
+    Again(Arc<Keeper>),
 }
 
 impl Worker {
@@ -40,10 +52,35 @@ impl Worker {
         WorkerBuilder::new(program.as_ref())
     }
 
-    pub(super) fn new(inner: Arc<Supervised>, level: Level, grace: Duration) -> Self {
-        let ends = inner.ends.get_or_init(Ends::default);
-        let (input, output) = (ends.sender(None), ends.receiver(None));
-        Self { inner, level, grace, input, output }
+    pub(super) fn new(builder: WorkerBuilder, line: Line, life: Life) -> Result<Self, Error> {
+        let (grace, level) = (builder.grace, life.level);
+        let params = Arc::clone(&line.params);
+        let process = match builder.restart {
+            Some(policy) => Process::Again(Keeper::start(builder, policy, line, life)?),
+            None => {
+                let watched = builder.stall.map_or(Ok(()), |policy| stall::watch(&life.worker, policy));
+                watched.inspect_err(|_| bring_up::end_start(&life.worker))?;
+                Process::Once(life.worker)
+            }
+        };
+        let mut worker = Self { process, params, level, grace, input: None, output: None };
+        (worker.input, worker.output) = (worker.senders().next(), worker.receivers().next());
+        Ok(worker)
+    }
+
+    /// The process there is now; where it is started again after a death, the newest that became ready.
+    fn now(&self) -> Arc<Supervised> {
+        match &self.process {
+            Process::Once(worker) => Arc::clone(worker),
+            Process::Again(keeper) => keeper.now(),
+        }
+    }
+
+    fn check_fork(&self) -> Result<(), Error> {
+        match &self.process {
+            Process::Once(worker) => worker.state.check_fork(),
+            Process::Again(keeper) => keeper.lives.check_fork(),
+        }
     }
 
     /// The sending end of the channel `name`.
@@ -51,8 +88,8 @@ impl Worker {
     /// # Errors
     /// [`Error::Config`] names the channels there are.
     pub fn sender(&self, name: &str) -> Result<Sender, Error> {
-        let ends = self.inner.ends.get_or_init(Ends::default);
-        ends.sender(Some(name)).ok_or_else(|| ends.missing(self.name(), "outgoing", name))
+        let found = self.senders().find(|sender| sender.name() == name);
+        found.ok_or_else(|| self.now().ends.get_or_init(Ends::default).missing(self.name(), "outgoing", name))
     }
 
     /// The receiving end of the channel `name`.
@@ -60,18 +97,26 @@ impl Worker {
     /// # Errors
     /// As [`sender`](Self::sender).
     pub fn receiver(&self, name: &str) -> Result<Receiver, Error> {
-        let ends = self.inner.ends.get_or_init(Ends::default);
-        ends.receiver(Some(name)).ok_or_else(|| ends.missing(self.name(), "incoming", name))
+        let found = self.receivers().find(|receiver| receiver.name() == name);
+        found.ok_or_else(|| self.now().ends.get_or_init(Ends::default).missing(self.name(), "incoming", name))
     }
 
     /// All sending ends, in the order of the channels.
     pub fn senders(&self) -> impl Iterator<Item = Sender> {
-        self.inner.ends.get_or_init(Ends::default).send.iter().map(Sender::new)
+        let (once, again) = match &self.process {
+            Process::Once(worker) => (worker.ends.get().map(|ends| ends.send.iter().map(Sender::new)), None),
+            Process::Again(keeper) => (None, Some(Sender::all_of(&keeper.lives))),
+        };
+        once.into_iter().flatten().chain(again.into_iter().flatten())
     }
 
     /// All receiving ends, in the order of the channels.
     pub fn receivers(&self) -> impl Iterator<Item = Receiver> {
-        self.inner.ends.get_or_init(Ends::default).recv.iter().map(Receiver::new)
+        let (once, again) = match &self.process {
+            Process::Once(worker) => (worker.ends.get().map(|ends| ends.recv.iter().map(Receiver::new)), None),
+            Process::Again(keeper) => (None, Some(Receiver::all_of(&keeper.lives))),
+        };
+        once.into_iter().flatten().chain(again.into_iter().flatten())
     }
 
     /// The descriptor for event loops of all channels: see [`Receiver::event`].
@@ -79,7 +124,10 @@ impl Worker {
     /// # Errors
     /// Too many open files; [`Error::Forked`].
     pub fn event(&self) -> Result<BorrowedFd<'_>, Error> {
-        Ok(self.inner.state.event()?.as_fd())
+        match &self.process {
+            Process::Once(worker) => Ok(worker.state.event()?.as_fd()),
+            Process::Again(keeper) => Ok(keeper.lives.event()?.as_fd()),
+        }
     }
 
     /// The first channel to the worker.
@@ -134,7 +182,10 @@ impl Worker {
     /// [`Error::WorkerDied`], [`Error::LinkClosed`], [`Error::MetaTooLong`], and [`Error::Format`] for a frame of another
     /// worker. The frame is gone either way, its slot free again.
     pub fn send(&self, frame: FrameMut) -> Result<u64, Error> {
-        self.inner.ends.get_or_init(Ends::default).send_out(&self.inner.state, frame)
+        match &self.process {
+            Process::Once(worker) => worker.ends.get_or_init(Ends::default).send_out(&worker.state, frame),
+            Process::Again(keeper) => keeper.lives.send_out(frame),
+        }
     }
 
     /// The worker's next frame, waiting for it.
@@ -184,15 +235,32 @@ impl Worker {
     /// # Errors
     /// As [`change_spec`](Self::change_spec), and [`Error::Interrupted`].
     pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
-        self.inner.state.check_fork()?;
-        self.inner.state.check()?;
-        self.inner.change_first(&spec.into(), &mut until)
+        self.check_fork()?;
+        let spec = spec.into();
+        let change = |worker: &Supervised, until: &mut Until<'_>| {
+            worker.state.check()?;
+            worker.change_first(&spec, until)
+        };
+        match &self.process {
+            Process::Once(worker) => change(worker, &mut until),
+            Process::Again(keeper) => keeper.lives.change(&mut until, |until| change(&keeper.now(), until)),
+        }
     }
 
     /// Small values the worker sees with the next frame it takes.
     #[must_use]
     pub fn params(&self) -> Params<'_> {
-        Params::new(&self.inner)
+        Params::new(&self.params)
+    }
+
+    /// For a [`crate::Group`], whose workers have one life: the end of the first channel to it.
+    fn only_input(&self) -> Result<&Arc<SendEnd>, Error> {
+        self.input()?.only_end().ok_or_else(|| Error::config("a group's worker has one life"))
+    }
+
+    /// The same of the first channel from it.
+    fn only_output(&self) -> Result<&Arc<RecvEnd>, Error> {
+        self.output()?.only_end().ok_or_else(|| Error::config("a group's worker has one life"))
     }
 
     /// For a [`crate::Group`]: waits until `look` finds something, and looks when a frame or a slot comes and at
@@ -202,38 +270,43 @@ impl Worker {
         until: &mut Until<'_>,
         look: impl FnMut() -> Result<Look<T>, Error>,
     ) -> Result<Result<T, Ended>, Error> {
-        self.output()?.end.watch(self.input()?.end.bit(), until, look)
+        self.only_output()?.watch(self.only_input()?.bit(), until, look)
     }
 
     /// Makes every wait of this side look again.
     pub(crate) fn wake(&self) {
-        self.inner.state.wake();
+        self.now().state.wake();
     }
 
     /// A number that grows whenever a slot comes back.
     pub(crate) fn came_back(&self) -> Result<u64, Error> {
-        self.input()?.end.came_back()
+        self.only_input()?.came_back()
     }
 
     /// How many frames the worker has taken, and whether it waits for another.
     pub(crate) fn demand(&self) -> Result<(u64, bool), Error> {
-        self.input()?.end.demand()
+        self.only_input()?.demand()
     }
 
     /// Whether the frame sent in `slot` at `generation` is still out: neither let go of nor sent back in place.
     pub(crate) fn is_out(&self, slot: u32, generation: u64) -> bool {
-        self.input.as_ref().is_some_and(|input| input.end.is_out(slot, generation))
+        self.only_input().is_ok_and(|end| end.is_out(slot, generation))
     }
 
     /// Whether `frame` was loaned here.
     pub(crate) fn lent(&self, frame: &FrameMut) -> bool {
-        self.input.as_ref().is_some_and(|input| frame.home.lot_of(&input.end).is_some())
+        self.only_input().is_ok_and(|end| frame.home.lot_of(end).is_some())
     }
 
     /// Says that no frame will follow: the worker's loop ends when it has taken those sent before, and [`recv`](Self::recv)
     /// goes on until the worker has sent its last.
     pub fn finish(&self) {
-        self.inner.ends.get().into_iter().flat_map(|ends| &ends.send).for_each(|end| end.close());
+        match &self.process {
+            Process::Once(worker) => {
+                worker.ends.get().into_iter().flat_map(|ends| &ends.send).for_each(|end| end.close())
+            }
+            Process::Again(keeper) => keeper.lives.finish(),
+        }
     }
 
     /// Ends the worker now: its waits end, then it has the builder's `grace` to leave, SIGTERM and as long again, then
@@ -242,50 +315,60 @@ impl Worker {
     /// # Errors
     /// [`Error::Forked`].
     pub fn stop(&self) -> Result<Exit, Error> {
-        self.inner.state.check_fork()?;
-        self.finish();
-        if let Ok(close) = control::encode(&ToWorker::Close) {
-            self.inner.outbox.close(&self.inner.control, close);
-        }
-        let mut steps = [Signal::TERM, Signal::KILL].into_iter();
-        let mut limit = self.grace;
-        let exit = loop {
-            let ended = self.inner.wait(&mut Until::after(limit), |progress| progress.exit.is_some());
-            match (ended.ok().and_then(|progress| progress.exit), steps.next()) {
-                (Some(exit), _) => break exit,
-                (None, Some(signal)) => self.inner.signal(signal),
-                // A process that survives SIGKILL waits in the kernel; there is nothing more to do about it.
-                (None, None) => break Exit::Unknown,
+        self.check_fork()?;
+        match &self.process {
+            Process::Once(worker) => {
+                let exit = worker.end(self.grace);
+                worker.state.finish(End::Closed);
+                worker.settle(1);
+                super::forward::flush();
+                Ok(exit)
             }
-            limit = self.grace.max(Duration::from_millis(500));
-        };
-        self.inner.state.finish(End::Closed);
-        self.inner.settle();
-        super::forward::flush();
-        Ok(exit)
+            Process::Again(keeper) => Ok(keeper.stop(self.grace)),
+        }
     }
 
-    /// Waits until the worker has left by itself, as it does after [`finish`](Self::finish); `None` when `limit` passes first.
+    /// Waits until the worker has left by itself, as it does after [`finish`](Self::finish), and is not started again; `None`
+    /// when `limit` passes first.
     #[must_use]
     pub fn wait_exit(&self, limit: Duration) -> Option<Exit> {
-        self.inner.wait(&mut Until::after(limit), |progress| progress.exit.is_some()).ok()?.exit
+        let mut until = Until::after(limit);
+        if let Process::Again(keeper) = &self.process
+            && !(self.check_fork().is_ok() && keeper.lives.await_done(&mut until))
+        {
+            return None;
+        }
+        self.now().wait(&mut until, |progress| progress.exit.is_some()).ok()?.exit
     }
 
-    /// Kills the worker and all it started, now.
+    /// Kills the worker and all it started, now. One that is started again after a death is.
     pub fn kill(&self) {
-        self.inner.kill();
+        self.now().kill();
+    }
+
+    /// Whether another life follows when this one ends in a death, or is about to: false without
+    /// [`restart`](WorkerBuilder::restart), after [`finish`](Self::finish) or [`stop`](Self::stop), and when it was given up.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        match &self.process {
+            Process::Once(_) => false,
+            Process::Again(keeper) => keeper.lives.check_fork().is_ok() && keeper.lives.is_wanted(),
+        }
     }
 
     /// The worker's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.inner.state.name()
+        match &self.process {
+            Process::Once(worker) => worker.state.name(),
+            Process::Again(keeper) => keeper.lives.name(),
+        }
     }
 
-    /// The process this host started.
+    /// The process this host started, the newest of one that is started again after a death.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.inner.pid
+        self.now().pid
     }
 
     /// What goes to the worker on the first channel.
@@ -309,22 +392,28 @@ impl Worker {
     /// The end of what the worker wrote to stdout and stderr, 64 KiB at most.
     #[must_use]
     pub fn stderr_tail(&self) -> String {
-        self.inner.stderr_tail()
+        self.now().stderr_tail()
     }
 
     /// Who has which slot now, of all channels: those of the pools that this side fills, then the received frames not
     /// released here, with the views that keep them.
     #[must_use]
     pub fn holders(&self) -> Vec<SlotHolder> {
-        self.inner.ends.get().map(Ends::holders).unwrap_or_default()
+        let sent = self.senders().flat_map(|sender| sender.holders());
+        // Those are received frames too, and told as such.
+        let sent = sent.filter(|slot| !matches!(slot.holder, Holder::Returned(_)));
+        sent.chain(self.receivers().flat_map(|receiver| receiver.holders())).collect()
     }
 
     /// The link's counters, those of all its channels together; [`Sender::stats`] and [`Receiver::stats`] tell them apart.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let ends = self.inner.ends.get();
-        let mut all = Stats::default();
-        for sent in ends.into_iter().flat_map(|ends| &ends.send).map(|end| Sender::new(end).stats()) {
+        let restarts = match &self.process {
+            Process::Once(_) => 0,
+            Process::Again(keeper) => keeper.lives.restarts(),
+        };
+        let mut all = Stats { restarts, ..Stats::default() };
+        for sent in self.senders().map(|sender| sender.stats()) {
             all.offered += sent.offered();
             all.sent += sent.sent;
             all.received += sent.received;
@@ -334,7 +423,7 @@ impl Worker {
             all.no_slot += sent.no_slot;
             all.refused += sent.refused;
         }
-        for received in ends.into_iter().flat_map(|ends| &ends.recv).map(|end| Receiver::new(end).stats()) {
+        for received in self.receivers().map(|receiver| receiver.stats()) {
             all.results += received.received;
             all.skipped += received.skipped;
             all.held += received.held;
@@ -376,4 +465,6 @@ pub struct Stats {
     pub skipped: u64,
     /// Frames of the worker's in this side's hands.
     pub held: u64,
+    /// How often it was started again after a death.
+    pub restarts: u64,
 }

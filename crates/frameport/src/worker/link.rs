@@ -444,6 +444,15 @@ fn join(state: &Arc<LinkState>, welcome: &Welcome, handles: Vec<Handle>) -> Resu
     let control = Control::join(&welcome.channels, regions, next()?)?;
     let peer = Peer::Host;
     let (channels, wait) = (&welcome.channels, welcome.wait);
-    let terms = Terms { side: Side::Worker, channels, pools: &pools, audiences: &[], wait, peer, deadline: None };
+    let terms = Terms {
+        side: Side::Worker,
+        channels,
+        pools: &pools,
+        audiences: &[],
+        wait,
+        peer,
+        deadline: None,
+        earlier: None,
+    };
     link::connect(state, control, &terms)
 }

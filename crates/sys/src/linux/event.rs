@@ -70,6 +70,19 @@ impl Event {
         Ok(Self { both, own, hung_up: AtomicBool::new(false) })
     }
 
+    /// From now on it is readable while `other` is, too.
+    ///
+    /// # Errors
+    /// No memory, or over `max_user_watches`.
+    pub fn follow(&self, other: &Self) -> io::Result<()> {
+        self.both.add(other, 0)
+    }
+
+    /// No longer.
+    pub fn unfollow(&self, other: &Self) {
+        self.both.remove(other);
+    }
+
     /// Makes it readable.
     pub fn signal(&self) {
         let _ = rustix::io::write(&self.own, &1_u64.to_ne_bytes());
@@ -135,6 +148,22 @@ mod tests {
             event.clear(&own);
             assert!(!is_readable(&event));
         }
+    }
+
+    #[test]
+    fn an_event_that_follows_another_is_readable_while_either_is() {
+        let ((own, _theirs), (inner_own, _inner_theirs)) = (Doorbell::pair().unwrap(), Doorbell::pair().unwrap());
+        let (outer, inner) = (Event::new(&own).unwrap(), Event::new(&inner_own).unwrap());
+        outer.follow(&inner).unwrap();
+        inner.signal();
+        assert!(is_readable(&outer));
+        outer.clear(&own);
+        assert!(is_readable(&outer), "the other still is");
+        inner.clear(&inner_own);
+        assert!(!is_readable(&outer));
+        inner.signal();
+        outer.unfollow(&inner);
+        assert!(!is_readable(&outer));
     }
 
     #[test]

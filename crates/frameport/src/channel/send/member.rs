@@ -76,11 +76,6 @@ impl SendEnd {
         self.lock().account_of(slots).is_some()
     }
 
-    /// A member did not get a frame, for it has all it may have.
-    pub(crate) fn count_no_slot(&self) {
-        self.lock().no_slot += 1;
-    }
-
     /// Gives back to the audience what this member has let go of.
     pub(crate) fn settle(&self) {
         if self.state.end().is_none() {

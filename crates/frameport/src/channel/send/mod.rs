@@ -10,6 +10,7 @@ mod account;
 pub(crate) mod change;
 mod group;
 mod member;
+mod stall;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -48,6 +49,7 @@ pub(crate) struct SendEnd {
     deadline: Option<Duration>,
     inner: Mutex<Inner>,
     copied: AtomicU64,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -61,13 +63,18 @@ struct Inner {
     /// Pools whose slots may go back in place here.
     in_place: Vec<Arc<Pool>>,
     next_seq: u64,
-    no_slot: u64,
-    refused: u64,
     closed: bool,
     /// The peer is gone.
     reclaimed: bool,
     /// Why the host does not grant the spec a worker asked for.
     denied: Option<String>,
+}
+
+/// What did not become a frame, counted over all lives of the peer.
+#[derive(Debug, Default)]
+struct Tally {
+    no_slot: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// What [`SendEnd::new`] is made from.
@@ -84,27 +91,35 @@ pub(crate) struct Parts {
     pub(crate) deadline: Option<Duration>,
     pub(crate) in_place: Vec<Arc<Pool>>,
     pub(crate) audience: Option<Arc<Slots>>,
+    /// The same channel's end in the peer's last life: numbers go on.
+    pub(crate) earlier: Option<Arc<SendEnd>>,
     pub(crate) ring: ring::Sender,
 }
 
 impl SendEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, audience, ring } = parts;
+        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, audience, earlier, ring } =
+            parts;
+        let mut current = Account::new(Lot::new(pool), audience, delivery, 0);
+        let (mut next_seq, mut tally) = (0, Arc::default());
+        if let Some(earlier) = earlier {
+            let before = earlier.lock();
+            current.ledger.go_on_from(&before.current.ledger);
+            (next_seq, tally) = (before.next_seq, Arc::clone(&earlier.tally));
+        }
         let inner = Mutex::new(Inner {
             ring,
-            current: Account::new(Lot::new(pool), audience, delivery, 0),
+            current,
             older: Vec::new(),
             settled: Counts::default(),
             in_place,
-            next_seq: 0,
-            no_slot: 0,
-            refused: 0,
+            next_seq,
             closed: false,
             reclaimed: false,
             denied: None,
         });
         let copied = AtomicU64::new(0);
-        Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied })
+        Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied, tally })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -210,9 +225,15 @@ impl SendEnd {
         if self.delivery != Delivery::Lossless {
             return self.try_loan(answers)?.ok_or_else(|| self.exhausted(Duration::ZERO));
         }
-        let look = || Ok::<_, Error>(self.try_loan(answers)?.map_or(Look::Nothing, Look::Found));
+        let look = || match self.try_loan(answers)? {
+            Some(frame) => Ok(Look::Found(Some(frame))),
+            // None will come back, as far as can be told.
+            None if self.is_stalled() => Ok(Look::Found(None)),
+            None => Ok::<_, Error>(Look::Nothing),
+        };
         match self.bells.wait(slot_bit(self.channel), until, look)? {
-            Ok(frame) => Ok(frame),
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => Err(self.exhausted(Duration::ZERO)),
             Err(Ended::Interrupted) => Err(Error::Interrupted),
             Err(Ended::TimedOut { after }) => Err(self.exhausted(after)),
         }
@@ -220,7 +241,7 @@ impl SendEnd {
 
     /// The error of a loan that found nothing, which is counted.
     pub(crate) fn exhausted(&self, waited: Duration) -> Error {
-        self.lock().no_slot += 1;
+        self.count_no_slot();
         self.who_has_all(waited)
     }
 
@@ -229,7 +250,13 @@ impl SendEnd {
         let joined = self.lock().current.joined;
         let (mut holders, receivers) = (self.holders(), self.state.receivers());
         let mut received: Vec<_> = receivers.iter().flat_map(|end| end.holders()).collect();
+        let stalled = || {
+            let what =
+                "its slots are written off, for it let go of none for too long: drop the frame, or end the worker";
+            format!("{} has stalled and {what}", self.peer)
+        };
         let hint = match received.len() {
+            _ if self.is_stalled() => Some(stalled()),
             _ if !joined => Some("the other side has not mapped the pool of the new spec yet".to_owned()),
             0 if receivers.is_empty() || self.peer == Peer::Host => None,
             0 => Some("if the worker waits to send, receive its results with recv()".to_owned()),
@@ -273,6 +300,7 @@ impl SendEnd {
                     State::Held { .. } => (Holder::Peer(peer()), true),
                     State::Sent { .. } | State::Queued { .. } => (Holder::Waiting(peer()), true),
                     State::Doubt { .. } => (Holder::InDoubt(peer()), true),
+                    State::Off { .. } => (Holder::WrittenOff(peer()), true),
                     State::Returned => (Holder::Returned(peer()), true),
                 };
                 Some(SlotHolder {
@@ -293,11 +321,27 @@ impl SendEnd {
     /// Sends a filled slot. The frame is gone either way: on an error its slot is free again.
     pub(crate) fn send(&self, frame: FrameMut) -> Result<u64, Error> {
         self.try_send(frame).inspect_err(|error| {
-            // A forked child may have been left with the lock taken.
+            // A forked child counts nothing of its parent's.
             if !matches!(error, Error::Forked) {
-                self.lock().refused += 1;
+                self.count_refused();
             }
         })
+    }
+
+    /// A filled slot was not sent.
+    pub(crate) fn count_refused(&self) {
+        self.tally.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A loan found no slot, or a member of an audience did not get a frame, for it has all it may have.
+    pub(crate) fn count_no_slot(&self) {
+        self.tally.no_slot.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether this pool is the only one there was, and no loan and no view of this side's own is left of it.
+    pub(crate) fn is_unseen(&self, pool: &Arc<Pool>) -> bool {
+        let inner = self.lock();
+        Arc::ptr_eq(&inner.current.lot.pool, pool) && inner.current.ledger.slots().all(|(_, slot)| !slot.pinned)
     }
 
     fn try_send(&self, mut frame: FrameMut) -> Result<u64, Error> {
@@ -444,7 +488,10 @@ impl SendEnd {
         let mut inner = self.lock();
         if self.state.end().is_none() && !self.state.forked() {
             let looked = match self.delivery {
-                Delivery::Lossless => inner.ring.taken().map(|_| ()).map_err(|lie| lie.to_string()),
+                Delivery::Lossless => {
+                    let taken = inner.ring.taken().map_err(|lie| lie.to_string());
+                    taken.map(|taken| inner.accounts().for_each(|account| account.ledger.note_taken(taken)))
+                }
                 Delivery::Latest | Delivery::Newest(_) => self.look(&mut inner),
             };
             if let Err(lie) = looked {
@@ -456,15 +503,14 @@ impl SendEnd {
         let settled = inner.settled;
         let mut slots = inner.accounts().fold(settled, |all, account| all + account.ledger.counts());
         if self.delivery == Delivery::Lossless {
-            slots.received = inner.ring.known_taken();
+            slots.received = inner.ring.known_taken().saturating_sub(slots.off_taken);
         }
-        let out = slots.sent.saturating_sub(slots.received).saturating_sub(slots.retracted);
-        SendCounts {
-            slots,
-            lost: if inner.reclaimed { out } else { 0 },
-            no_slot: inner.no_slot,
-            refused: inner.refused,
+        if inner.reclaimed {
+            slots.lost = slots.sent.saturating_sub(slots.received).saturating_sub(slots.retracted);
         }
+        drop(inner);
+        let [no_slot, refused] = [&self.tally.no_slot, &self.tally.refused].map(|count| count.load(Ordering::Relaxed));
+        SendCounts { slots, no_slot, refused }
     }
 }
 
@@ -472,8 +518,6 @@ impl SendEnd {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendCounts {
     pub(crate) slots: Counts,
-    /// Never taken, and the peer is gone.
-    pub(crate) lost: u64,
     pub(crate) no_slot: u64,
     pub(crate) refused: u64,
 }
