@@ -42,6 +42,12 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
             });
         }
         Error::Group { cause, .. } => return to_py(py, cause),
+        Error::GivenUp { cause, .. } => {
+            let raised = to_py(py, cause);
+            // The cause's kind, and the whole story.
+            let _ = raised.value(py).setattr("args", (message,));
+            return raised;
+        }
         Error::Spec(_) | Error::Format { .. } => "FormatError",
         Error::MetaTooLong { .. } => "MetaTooLong",
         Error::Meta { .. } => "MetaError",
@@ -54,6 +60,8 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         Error::Timeout { .. } => "Timeout",
         Error::Violation { .. } => "Violation",
         Error::CutOff { .. } => "CutOff",
+        Error::Stalled { .. } => "Stalled",
+        Error::Stale { .. } => "StaleLoan",
         Error::Protocol { .. } => "ProtocolError",
         Error::Inherit(_) => "NotAWorker",
         Error::Forked => "ForkedError",

@@ -15,7 +15,7 @@ pub(crate) struct SlotHolder {
     channel: String,
     /// Number in the pool.
     slot: u32,
-    /// In whose hands it is: "loan", "views", "waiting", "peer", "in doubt", "returned" or "received".
+    /// In whose hands it is: "loan", "views", "waiting", "peer", "in doubt", "written off", "returned" or "received".
     state: &'static str,
     /// The worker that has part in it by its name; None where that is the host, or nobody.
     worker: Option<String>,
@@ -55,6 +55,7 @@ impl From<frameport::SlotHolder> for SlotHolder {
             Holder::Waiting(_) => "waiting",
             Holder::Peer(_) => "peer",
             Holder::InDoubt(_) => "in doubt",
+            Holder::WrittenOff(_) => "written off",
             Holder::Returned(_) => "returned",
             Holder::Received(_) => "received",
             _ => "other",

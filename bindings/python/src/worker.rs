@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use frameport::{Isolation, WaitStrategy, WorkerBuilder};
+use frameport::{Isolation, Restart, Stall, WaitStrategy, WorkerBuilder};
 use pyo3::prelude::*;
 
 use crate::audience::Audience;
@@ -52,6 +52,10 @@ pub(crate) struct Options {
     params: String,
     /// Where events go, and under which number.
     events: (Py<Events>, u64),
+    /// Starts, first and longest pause.
+    restart: Option<(u32, f64, f64)>,
+    /// Seconds, and "kill" or "write-off".
+    stall: Option<(f64, String)>,
 }
 
 /// A channel as `frameport.spawn()` wants it: its name, whether this side sends, its spec and delivery.
@@ -142,6 +146,18 @@ pub(crate) fn describe(
         builder = builder.param(name, value);
     }
     builder = builder.on_event(move |event| inlet.put(event));
+    if let Some((starts, first, longest)) = options.restart {
+        let [first, longest] = [limit("backoff", Some(first))?, limit("backoff", Some(longest))?];
+        builder = builder.restart(Restart::default().starts(starts).backoff(first, longest));
+    }
+    if let Some((after, action)) = options.stall {
+        let what = match action.as_str() {
+            "kill" => Stall::Kill,
+            "write-off" => Stall::WriteOff,
+            other => return Err(one_of("action", other, &["kill", "write-off"])),
+        };
+        builder = builder.stall(limit("after", Some(after))?, what);
+    }
     for Wanted(name, sends, spec, delivery) in channels {
         let delivery = delivery_of(delivery.bind(py))?;
         builder = match spec {
@@ -205,7 +221,7 @@ impl Worker {
     }
 
     /// The worker's next frame. `timeout` in seconds, None for ever; LinkClosed when the worker has finished,
-    /// WorkerDied when it is dead.
+    /// WorkerDied when it is dead: once for each death, where it is restarted.
     #[pyo3(signature = (timeout=None))]
     fn recv(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Frame>> {
         self.first(py, false)?.receive(py, timeout)
@@ -280,7 +296,7 @@ impl Worker {
         Ok(codes(exit).0)
     }
 
-    /// Kills the worker and all it started, now.
+    /// Kills the worker and all it started, now. One that is restarted after a death is.
     fn kill(&self) {
         self.core.kill();
     }
@@ -415,6 +431,8 @@ pub(crate) struct Stats {
     skipped: u64,
     /// Frames of the worker's in this side's hands.
     held: u64,
+    /// How often it was started again after a death.
+    restarts: u64,
 }
 
 impl From<frameport::Stats> for Stats {
@@ -431,9 +449,10 @@ impl From<frameport::Stats> for Stats {
             results,
             skipped,
             held,
+            restarts,
             ..
         } = stats;
-        Self { offered, sent, received, retracted, lost, in_flight, no_slot, refused, results, skipped, held }
+        Self { offered, sent, received, retracted, lost, in_flight, no_slot, refused, results, skipped, held, restarts }
     }
 }
 

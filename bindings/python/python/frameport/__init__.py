@@ -21,7 +21,7 @@ Frames, loans and their planes are arrays by themselves: `frame.array`, `numpy.a
 
 from ._events import Event, LogHandler
 from ._group import Lost, map
-from ._host import Delivery, newest, spawn
+from ._host import Delivery, Restart, Stall, newest, spawn
 from ._loop import DROP, Drop, main, worker
 from ._native import (
     Audience,
@@ -64,6 +64,8 @@ from .exceptions import (
     ProtocolError,
     Refused,
     SpawnError,
+    StaleLoan,
+    Stalled,
     Timeout,
     VersionError,
     Violation,
@@ -106,9 +108,13 @@ __all__ = [
     "PoolExhausted",
     "ProtocolError",
     "Refused",
+    "Restart",
     "SlotHolder",
     "SpawnError",
     "Spec",
+    "StaleLoan",
+    "Stall",
+    "Stalled",
     "Stats",
     "Timeout",
     "VersionError",

@@ -85,9 +85,9 @@ def map(
     on_lost: "raise" FrameLost for a lost frame, or "yield" a `Lost` in its place.
     options: those of `spawn()`.
     """
-    # Its workers' channels are lossless.
+    # Its workers' channels are lossless, and it starts them again by itself.
     defaults = spawn.__kwdefaults__ or {}
-    known = {name: value for name, value in defaults.items() if name not in ("delivery", "quota")}
+    known = {name: value for name, value in defaults.items() if name not in ("delivery", "quota", "restart", "stall")}
     if unknown := options.keys() - known.keys():
         raise TypeError(f"map() has no option {', '.join(sorted(unknown))}: there are those of spawn(), and its own")
     if on_lost not in ("raise", "yield"):

@@ -24,6 +24,27 @@ class newest:  # noqa: N801  (reads like the words "lossless" and "latest" besid
     depth: int
 
 
+@dataclass(frozen=True)
+class Restart:
+    """When a dead worker is started again: after each death, until so many starts in a row have failed."""
+
+    starts: int = 3
+    """Starts that may fail in a row."""
+    backoff: tuple[float, float] = (0.02, 1.0)
+    """Seconds until the next start: the first after a life that took or sent a frame, twice as long after each that did
+    not, up to the second."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """What to do with a worker that has had frames for longer than `after` seconds and let go of none."""
+
+    after: float
+    """Seconds; the worker may take them for a frame."""
+    action: Literal["kill", "write-off"] = "kill"
+    """"kill" ends it, with `Stalled` or a restart; "write-off" counts its frames as lost and does not wait for its slots."""
+
+
 Delivery: TypeAlias = Literal["lossless", "latest"] | newest
 """What a channel does when its receiver is slower than its sender."""
 
@@ -56,6 +77,8 @@ def spawn(
     inherit_stderr: bool = False,
     params: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], object] | None = None,
+    restart: bool | Restart = False,
+    stall: Stall | None = None,
 ) -> Worker:
     """Starts a worker and waits until it is ready for its first frame.
 
@@ -82,6 +105,9 @@ def spawn(
     inherit_stderr: whether the worker writes straight to this process's stderr; errors then lack its last words.
     params: what `worker.params` is from the start.
     on_event: gets what the worker reports and logs, instead of the logger `frameport.<name>`; on a thread of its own.
+    restart: whether the worker is started again when it has died, in the background and behind the same `Worker`: `True`, or
+        when and how often (`Restart`). `recv()` raises each death once, after what was sent before it, and goes on.
+    stall: what to do with a worker that does not move (`Stall`); nothing unless given.
     """
     options = {
         "slots": slots,
@@ -99,6 +125,8 @@ def spawn(
         "inherit_stderr": inherit_stderr,
         "params": params,
         "on_event": on_event,
+        "restart": restart,
+        "stall": stall,
     }
     sent = _channels("in", input, delivery)
     if output is SAME_AS_INPUT:
@@ -131,9 +159,14 @@ def words(command: Command) -> list[str]:
 def plain(options: dict[str, Any]) -> dict[str, Any]:
     """The options of `spawn()` as the native module takes them."""
     cwd, env, ears = options["cwd"], options["env"], listener()
+    # A group starts its workers again by itself.
+    restart, stall = options.get("restart"), options.get("stall")
+    policy = Restart() if restart is True else restart or None
     return options | {
         "cwd": None if cwd is None else os.fspath(cwd),
         "env": list((env or {}).items()),
         "params": encoded(options["params"] or {}),
         "events": (ears.events, ears.add(options["on_event"])),
+        "restart": policy and (policy.starts, *policy.backoff),
+        "stall": stall and (stall.after, stall.action),
     }

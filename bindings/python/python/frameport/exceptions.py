@@ -103,6 +103,14 @@ class CutOff(FrameportError):
     """The worker was too slow for an audience it joined without leave to miss frames; it was killed."""
 
 
+class Stalled(FrameportError):
+    """The worker let go of nothing for longer than `stall` allows; it was killed."""
+
+
+class StaleLoan(FrameportError):
+    """The loan was made before its worker died, and cannot be sent to the next life: make another."""
+
+
 class Violation(ProtocolError):
     """The other side provably misbehaved and was cut off."""
 
