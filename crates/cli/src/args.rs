@@ -64,6 +64,9 @@ pub(crate) struct RunArgs {
     /// How many workers share the frames; results stay in order, a worker that dies is replaced and its frames are redone
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
     pub(crate) workers: u32,
+    /// Start a worker that dies again: what it had is lost, the rest goes on (several workers always do)
+    #[arg(long)]
+    pub(crate) restart: bool,
     /// How long the worker may take until it is ready for its first frame
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) ready_timeout: Duration,

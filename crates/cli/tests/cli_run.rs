@@ -139,6 +139,24 @@ fn frames_a_dead_worker_had_are_called_lost() {
 }
 
 #[test]
+fn a_worker_that_dies_is_started_again_and_its_frames_are_counted_as_lost() {
+    for delivery in ["lossless", "newest:2"] {
+        let input = "pattern:64x48@60:120";
+        let output = run(&["--json", "--restart", "--delivery", delivery, "-i", input], "crash_once").output().unwrap();
+        let json = summary(&output);
+        assert!(output.status.success(), "{json}");
+        let number = |field: &str| json[field].as_u64().unwrap();
+        assert_eq!((number("restarts"), number("offered"), &json["ended"]), (1, 120, &"input".into()), "{json}");
+        assert!(number("lost") >= 1 && number("received") >= 3, "{json}");
+        let fates = ["received", "dropped", "retracted", "missed", "unanswered", "lost"].map(number);
+        assert_eq!(fates.iter().sum::<u64>() - number("extra"), 120, "{json}");
+        let said = said(&output);
+        assert_eq!(said.matches("it is started again").count(), 1, "{said}");
+        assert!(said.contains("exited with status 7"), "{said}");
+    }
+}
+
+#[test]
 fn several_workers_keep_order_to_the_last_byte() {
     let output = pipe(run(&["-i", "-", "-o", "-", "--workers", "3"], "echo"), &y4m(50));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));

@@ -22,6 +22,8 @@ pub(super) enum Back {
     Result(Frame),
     /// A frame that a group has given up.
     Lost(u64, Arc<Error>),
+    /// The worker died, and is started again.
+    Died(Error),
 }
 
 impl Crew {
@@ -70,7 +72,13 @@ impl Crew {
 
     pub(super) fn recv_until(&self, until: Until<'_>) -> Result<Back, Error> {
         match self {
-            Self::One(worker) => worker.recv_until(until).map(Back::Result),
+            Self::One(worker) => match worker.recv_until(until) {
+                Ok(frame) => Ok(Back::Result(frame)),
+                Err(death @ (Error::WorkerDied(_) | Error::Violation { .. })) if worker.goes_on() => {
+                    Ok(Back::Died(death))
+                }
+                Err(error) => Err(error),
+            },
             Self::Many(group) => match group.recv_until(until)? {
                 Outcome::Answer { frame, .. } => Ok(Back::Result(frame)),
                 Outcome::Lost { seq, why } => Ok(Back::Lost(seq, why)),
@@ -132,10 +140,18 @@ impl Crew {
         }
     }
 
-    /// How often a worker of a group was replaced.
+    /// Which life of the one worker there is: frames of a dead one are lost.
+    pub(super) fn life(&self) -> u64 {
+        match self {
+            Self::One(worker) if worker.goes_on() => worker.stats().restarts,
+            _ => 0,
+        }
+    }
+
+    /// How often a dead worker was replaced.
     pub(super) fn restarts(&self) -> u64 {
         match self {
-            Self::One(_) => 0,
+            Self::One(worker) => worker.stats().restarts,
             Self::Many(group) => group.stats().members.iter().map(|member| member.lives.saturating_sub(1)).sum(),
         }
     }

@@ -49,13 +49,19 @@ pub(super) fn feed(
             Err(_) => return Ok(false),
         };
         fill(frame.payload(), &mut incoming, &mut chunk)?;
+        // After the loan and before the send: of the life that gets it, if one does.
+        let life = crew.life();
         frame.set_seq(seq);
         frame.set_pts(incoming.info.pts);
         frame.set_duration(incoming.info.duration);
-        flight.depart(seq, incoming.info, frameport::now());
-        if crew.send(frame).is_err() {
-            flight.recall(seq);
-            return Ok(false);
+        flight.depart(seq, incoming.info, frameport::now(), life);
+        match crew.send(frame) {
+            Ok(_) => {}
+            Err(Error::Stale { .. }) => flight.lose_last(seq),
+            Err(_) => {
+                flight.recall(seq);
+                return Ok(false);
+            }
         }
         seq += 1;
     }
@@ -98,10 +104,17 @@ pub(super) enum Ended {
     Sink(MediaError),
 }
 
-/// Receives results and puts them into `sink`, if there is one, until there are no more.
-pub(super) fn collect(mut sink: Option<&mut Box<dyn Sink>>, crew: &Crew, flight: &Flight, signal: &Signal) -> Ended {
+/// Receives results and puts them into `sink`, if there is one, until there are no more. `say` tells a person of each death
+/// that is not the end.
+pub(super) fn collect(
+    mut sink: Option<&mut Box<dyn Sink>>,
+    crew: &Crew,
+    flight: &Flight,
+    signal: &Signal,
+    say: impl Fn(&str),
+) -> Ended {
     let mut chunk = vec![0; CHUNK];
-    let mut signalled = None;
+    let (mut signalled, mut spec, mut deaths) = (None, None, 0);
     loop {
         let mut interrupted = || signal.came() && signalled.get_or_insert_with(Instant::now).elapsed() > DRAIN;
         let frame = match crew.recv_until(Until::forever().or_when(TICK, &mut interrupted)) {
@@ -110,10 +123,23 @@ pub(super) fn collect(mut sink: Option<&mut Box<dyn Sink>>, crew: &Crew, flight:
                 flight.lose(seq, &why);
                 continue;
             }
+            Ok(Back::Died(death)) => {
+                let lost = flight.bury(deaths, crew.retracted());
+                deaths += 1;
+                say(&format!("{}; it is started again, {lost} frames are lost", super::in_short(&death)));
+                continue;
+            }
             Err(Error::LinkClosed { .. }) => return Ended::Finished,
             Err(Error::Interrupted) => return Ended::Interrupted,
             Err(error) => return Ended::Worker(error),
         };
+        if spec.get_or_insert_with(|| frame.spec().clone()) != frame.spec() {
+            let what = format!(
+                "the worker sends {} since it was started again, which is not what it sent before",
+                frame.spec()
+            );
+            return Ended::Worker(Error::Format { what });
+        }
         let sent = flight.arrive(frame.seq(), frameport::now()).unwrap_or_default();
         if let Some(sink) = &mut sink {
             let info = FrameInfo {

@@ -43,6 +43,8 @@ struct Sent {
     seq: u64,
     at_ns: u64,
     info: FrameInfo,
+    /// Which life of its worker got it.
+    life: u64,
 }
 
 /// How many frames had which fate.
@@ -54,7 +56,7 @@ pub(super) struct Counts {
     pub(super) answered: u64,
     /// Of those, the ones the worker passed over.
     pub(super) dropped: u64,
-    /// Of those, the ones a group has given up.
+    /// Of those, the ones a group has given up, or that were with a worker that died and was started again.
     pub(super) lost: u64,
     /// Of those, the ones taken back for newer ones.
     pub(super) retracted: u64,
@@ -130,12 +132,12 @@ impl Flight {
     }
 
     /// Notes that frame `seq` is about to be sent; call in order of `seq`.
-    pub(super) fn depart(&self, seq: u64, info: FrameInfo, now_ns: u64) {
+    pub(super) fn depart(&self, seq: u64, info: FrameInfo, now_ns: u64, life: u64) {
         let mut inner = self.lock();
         inner.counts.sent += 1;
         inner.first_ns.get_or_insert(now_ns);
         inner.last_ns = inner.last_ns.max(now_ns);
-        inner.under_way.push_back(Sent { seq, at_ns: now_ns, info });
+        inner.under_way.push_back(Sent { seq, at_ns: now_ns, info, life });
         if inner.under_way.len() > REMEMBERED {
             inner.under_way.pop_front();
             inner.passed += 1;
@@ -176,6 +178,29 @@ impl Flight {
             inner.counts.lost += 1;
             inner.first_lost.get_or_insert_with(|| (seq, Arc::clone(why)));
         }
+    }
+
+    /// The last departure was loaned before its worker died, and went with it.
+    pub(super) fn lose_last(&self, seq: u64) {
+        let mut inner = self.lock();
+        if inner.under_way.back().is_some_and(|sent| sent.seq == seq) {
+            inner.under_way.pop_back();
+            inner.counts.lost += 1;
+        }
+    }
+
+    /// Life `life` of the worker is dead, and all it sent was received: what it did not answer is lost, but for what had been
+    /// taken back, of which there are `retracted` in all. How many are lost.
+    pub(super) fn bury(&self, life: u64, retracted: u64) -> u64 {
+        let mut inner = self.lock();
+        let before = inner.under_way.len();
+        inner.under_way.retain(|sent| sent.life > life);
+        let gone = (before - inner.under_way.len()) as u64;
+        let (passed, dropped) = (inner.passed + gone, inner.counts.dropped);
+        let lost = passed.saturating_sub(retracted + dropped).min(gone);
+        inner.passed = passed - lost;
+        inner.counts.lost += lost;
+        lost
     }
 
     /// The first frame that was given up, and why.
@@ -228,7 +253,7 @@ mod tests {
     fn tags_come_back_with_their_own_frame_and_gaps_count_as_dropped() {
         let flight = Flight::new();
         for (seq, tag) in [(0, "a"), (1, "b"), (2, "c"), (3, "d")] {
-            flight.depart(seq, tagged(tag), seq * 100);
+            flight.depart(seq, tagged(tag), seq * 100, 0);
         }
         assert_eq!(flight.arrive(0, 500), Some(tagged("a")));
         assert_eq!(flight.arrive(2, 700), Some(tagged("c")));
@@ -240,7 +265,7 @@ mod tests {
         assert_eq!(latency, Some([500, 500, 500, 500]));
         flight.lose(3, &Arc::new(Error::Interrupted));
         assert_eq!((flight.figures(|| 0).counts.lost, flight.first_lost().map(|lost| lost.0)), (1, Some(3)));
-        flight.depart(4, tagged("e"), 900);
+        flight.depart(4, tagged("e"), 900, 0);
         flight.close();
         assert_eq!(flight.figures(|| 0).counts.dropped, 2);
     }
@@ -256,7 +281,7 @@ mod tests {
         };
         flight.miss();
         for seq in 0..6 {
-            flight.depart(seq, FrameInfo::default(), seq);
+            flight.depart(seq, FrameInfo::default(), seq, 0);
         }
         // 0 is answered, 1 and 2 were taken back, 3 was passed over, 4 is answered.
         flight.arrive(0, 10);
@@ -264,7 +289,7 @@ mod tests {
         assert_eq!(fates(), [0, 2, 1, 3], "not yet known to have been passed");
         flight.arrive(4, 11);
         assert_eq!(fates(), [1, 2, 1, 1]);
-        flight.depart(6, FrameInfo::default(), 12);
+        flight.depart(6, FrameInfo::default(), 12, 0);
         retracted.set(3);
         assert_eq!(fates(), [1, 3, 1, 1], "5 was taken back; 3 stays dropped");
         flight.close();
@@ -274,10 +299,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_life_had_is_lost_but_for_what_was_taken_back() {
+        let flight = Flight::new();
+        for (seq, life) in [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 1)] {
+            flight.depart(seq, FrameInfo::default(), seq, life);
+        }
+        // 0 is answered, 1 and 2 were taken back, 3 was with the dead; 5 was loaned before another death.
+        flight.arrive(0, 10);
+        assert_eq!(flight.bury(0, 2), 1);
+        flight.lose_last(5);
+        flight.arrive(4, 12);
+        let Counts { sent, answered, dropped, lost, retracted, .. } = flight.figures(|| 2).counts;
+        assert_eq!((sent, answered, dropped, lost, retracted), (6, 2, 0, 2, 2));
+        assert_eq!(flight.bury(1, 2), 0);
+    }
+
+    #[test]
     fn a_worker_that_never_answers_costs_bounded_memory() {
         let flight = Flight::new();
         for seq in 0..100_000 {
-            flight.depart(seq, FrameInfo::default(), seq);
+            flight.depart(seq, FrameInfo::default(), seq, 0);
         }
         assert!(flight.lock().under_way.len() <= REMEMBERED);
         let counts = flight.figures(|| 0).counts;

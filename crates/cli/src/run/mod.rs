@@ -184,8 +184,11 @@ fn stream(
     let collecting = {
         let (crew, flight, signal) = (Arc::clone(&crew), Arc::clone(&flight), signal.clone());
         let mut sink = sink;
+        let words = (!screen.is_quiet()).then(|| screen.worker_words());
         setup::on_thread("frameport-collect", move || {
-            let ended = feed::collect(sink.as_mut(), &crew, &flight, &signal);
+            let ended = feed::collect(sink.as_mut(), &crew, &flight, &signal, |what| {
+                words.iter().for_each(|words| words(format!("{what}\n").as_bytes()));
+            });
             (ended, sink)
         })?
     };

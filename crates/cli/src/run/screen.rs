@@ -103,6 +103,11 @@ impl Screen {
         }
     }
 
+    /// Whether a person wants to see nothing.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Where the worker's stderr goes: whole lines above the bar, or straight on where there is none.
     pub(super) fn worker_words(&self) -> impl Fn(&[u8]) + Send + Sync + 'static {
         let (bar, kept) = (self.bar.clone(), Arc::clone(&self.worker_words));

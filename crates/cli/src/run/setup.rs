@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 
 use frameport::spec::{Colour, Spec, VideoSpec};
-use frameport::{Delivery, Error, Until, Worker};
+use frameport::{Delivery, Error, Restart, Until, Worker};
 
 use frameport_wire::layout::MAX_SLOTS;
 
@@ -100,6 +100,7 @@ pub(super) fn spawn(
         Some(name) => builder.name(name.to_string_lossy()),
         None => builder,
     };
+    let builder = if args.restart && args.workers == 1 { builder.restart(Restart::default()) } else { builder };
     let mut came = || signal.came();
     let until = Until::forever().or_when(TICK, &mut came);
     let crew = match args.workers {

@@ -164,7 +164,7 @@ pub(crate) fn work() {
         link = link.output(VideoSpec::new(PixelFormat::Gray, 2, 2));
     }
     let link = link.connect().unwrap();
-    let mut hoard = Vec::new();
+    let (mut hoard, mut first) = (Vec::new(), None);
     loop {
         let frame = match link.recv() {
             Ok(frame) => frame,
@@ -172,6 +172,7 @@ pub(crate) fn work() {
             Err(error) => panic!("{error}"),
         };
         let seq = frame.seq();
+        let first = *first.get_or_insert(seq);
         if seq == 0 {
             eprintln!("worker has a frame, pid {}", std::process::id());
         }
@@ -197,8 +198,12 @@ pub(crate) fn work() {
                 eprintln!("something is wrong with frame 3");
                 std::process::exit(7);
             }
+            "crash_once" if seq >= 3 && first < 3 => {
+                eprintln!("something was wrong with frame 3");
+                std::process::exit(7);
+            }
             "leave" if seq == 3 => return,
-            "crash" | "leave" => link.send_back(frame).unwrap(),
+            "crash" | "crash_once" | "leave" => link.send_back(frame).unwrap(),
             // It answers two frames, then none, and does not even leave when asked to.
             "stuck" if seq < 2 => link.send_back(frame).unwrap(),
             "stuck" => {
