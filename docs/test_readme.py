@@ -19,7 +19,7 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    pairs = ("worker host", "short many", "tuned tune", "detect live", "mean audience", "resize")
+    pairs = ("worker host", "short many", "tuned tune", "detect live", "mean audience", "resize", "lives")
     for name in (f"{word}.py" for pair in pairs for word in pair.split()):
         (tmp_path / name).write_text(block(name))
     return tmp_path
@@ -57,6 +57,13 @@ def test_a_camera_does_not_wait_for_a_slow_model(folder: Path) -> None:
 def test_a_source_changes_its_size(folder: Path) -> None:
     lines = run(sys.executable, "resize.py", cwd=folder).splitlines()
     assert ["640x360" in line or "960x360" in line for line in lines] == [True] * 4 and len(set(lines)) == 2
+
+
+def test_a_worker_that_dies_is_started_again(folder: Path) -> None:
+    *lines, restarts = [line for line in run(sys.executable, "lives.py", cwd=folder).splitlines() if line[0].isdigit()]
+    # The frame of the kill may have been answered before it; then the death is told with the next.
+    told = [line for line in lines if "went with" in line]
+    assert len(lines) == 6 and len(told) == 1 and told[0][0] in "34" and restarts == "1 restart", lines
 
 
 def test_one_frame_is_read_by_many(folder: Path) -> None:
