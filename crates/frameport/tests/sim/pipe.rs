@@ -322,8 +322,7 @@ impl Host {
         };
         // Nothing else can have kept it from a slot.
         let (away, came_home) = self.truth.with(|truth| (truth.away, truth.came_home));
-        let was_free =
-            !is_live && !self.plan.changes && self.pin.is_none() && away < self.plan.slots && !matches!(loaned, Err(_));
+        let was_free = !is_live && !self.plan.changes && self.pin.is_none() && away < self.plan.slots && loaned.is_ok();
         let is_late = was_free && came_home.max(asked) + margin() < now_ns();
         ensure(!is_late, || format!("a slot's wake-up was lost: {away} away, one came home at {came_home}"));
         let mut frame = match loaned {
