@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::memory::Memory;
 use super::process::Exit;
-use super::sched::{Key, Tasks};
+use super::tasks::{Key, Task, Tasks};
 use super::world::{Census, Fate, Faults, Random};
 
 /// The process that is on its way in a control channel.
@@ -141,7 +141,7 @@ impl State {
     }
 
     pub(super) fn is_task_done(&self, task: usize) -> bool {
-        self.tasks.all.get(task).is_none_or(super::sched::Task::is_done)
+        self.tasks.all.get(task).is_none_or(Task::is_done)
     }
 
     /// The running task's process.

@@ -19,5 +19,6 @@ pub mod process;
 mod sched;
 pub mod socket;
 pub mod sync;
+mod tasks;
 pub mod thread;
 pub mod world;
