@@ -41,7 +41,7 @@ fn rest(truth: &Shared<Truth>) {
     sleep(time);
 }
 
-fn work(truth: &Shared<Truth>) -> i32 {
+fn work(plan: Plan, truth: &Shared<Truth>) -> i32 {
     let Ok(link) = Link::from_env() else { return 1 };
     loop {
         let frame = match link.recv() {
@@ -54,6 +54,12 @@ fn work(truth: &Shared<Truth>) -> i32 {
         look(&frame, seq);
         if chance(8) {
             rest(truth);
+        }
+        if plan.deadly && chance(30) {
+            // It lets go of its frame before it is dead, and has not passed it over.
+            drop(frame);
+            rest(truth);
+            return 3;
         }
         match world::below(6) {
             0 => {
@@ -212,7 +218,7 @@ fn group() {
         let (of_worker, its_truth) = (truth.clone(), truth.clone());
         let report = World::new(seed, faults(seed))
             .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
-            .program("member", move |_| work(&of_worker))
+            .program("member", move |_| work(plan, &of_worker))
             .fates(move |random, name| {
                 let kills = plan.deadly && name == "member" && random.below(3) > 0;
                 Fate { kill: kills.then(|| 2 << random.below(13)).map(|most| 1 + random.below(most)), stop: None }
