@@ -1,10 +1,11 @@
 //! A worker that speaks the protocol by hand and lies: any word anywhere it may write, any byte on its control channel.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use frameport::spec::{PixelFormat, VideoSpec};
-use frameport::{Delivery, Error, Link, Until, WaitStrategy, Worker};
+use frameport::{Delivery, Error, Frame, Link, Until, WaitStrategy, Worker};
 use frameport_mem::park::Bells;
 use frameport_mem::pixels::Bytes;
 use frameport_sys::clock::now_ns;
@@ -163,12 +164,13 @@ fn host(input: Delivery, output: Delivery) {
         .ready_timeout(Duration::from_secs(1))
         .spawn();
     if let Ok(worker) = started {
+        let mut held: Vec<Frame> = Vec::new();
         for _ in 0..world::below(40) {
             let start = now_ns();
             let limit = Duration::from_millis(3);
             let ended = match world::below(3) {
                 0 => worker.loan_until(Until::after(limit)).and_then(|frame| worker.send(frame)).err(),
-                1 => worker.recv_timeout(limit).map(|frame| drop(frame.snapshot())).err(),
+                1 => worker.recv_timeout(limit).map(|frame| held.push(frame)).err(),
                 _ => worker.try_recv().err(),
             };
             ensure(now_ns() - start < 10_000_000, || format!("a wait of {} ns", now_ns() - start));
@@ -176,6 +178,11 @@ fn host(input: Delivery, output: Delivery) {
                 None | Some(Error::Timeout { .. } | Error::PoolExhausted(_)) => {}
                 Some(Error::Violation { .. } | Error::WorkerDied(_) | Error::LinkClosed { .. }) => {}
                 Some(error) => world::fail(&format!("{error:?}")),
+            }
+            let places: BTreeSet<usize> = held.iter().map(|frame| frame.payload().as_ptr().addr()).collect();
+            ensure(places.len() == held.len(), || "a slot is held twice".to_owned());
+            if chance(3) {
+                held.clear();
             }
             drop(worker.holders());
             let _ = worker.stats();
