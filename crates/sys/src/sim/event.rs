@@ -68,7 +68,7 @@ impl Event {
         sched::point("event");
         check(|state| state.faults.handles)?;
         let (bells, side) = doorbell.parts().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self(Handle::new(|_| What::Event { bells, side, own: false, hung_up: false })))
+        Ok(Self(Handle::new(|_| What::Event { bells, side, own: false, hung_up: false, follows: None })))
     }
 
     fn change(&self, change: impl FnOnce(&mut State, &mut What)) {
@@ -77,6 +77,29 @@ impl Event {
             change(state, &mut what);
             state.objects.get_mut(&self.0.0).into_iter().for_each(|object| object.what = what.clone());
             state.tasks.wake(Key::Object(self.0.0));
+        });
+    }
+
+    /// From now on it is readable while `other` is, too.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn follow(&self, other: &Self) -> io::Result<()> {
+        self.set_followed(Some(other.0.0));
+        Ok(())
+    }
+
+    /// No longer.
+    pub fn unfollow(&self, _other: &Self) {
+        self.set_followed(None);
+    }
+
+    fn set_followed(&self, other: Option<u64>) {
+        sched::point("follow an event");
+        self.change(|_, what| {
+            if let What::Event { follows, .. } = what {
+                *follows = other;
+            }
         });
     }
 
@@ -94,7 +117,7 @@ impl Event {
     pub fn clear(&self, _doorbell: &Doorbell) {
         sched::point("clear");
         self.change(|state, what| {
-            let What::Event { bells, side, own, hung_up } = what else { return };
+            let What::Event { bells, side, own, hung_up, .. } = what else { return };
             *own = false;
             let Some(pair) = state.bells.get_mut(bells) else { return };
             let is_gone = pair.get(1 - *side).is_some_and(|other| other.owners == 0);
@@ -113,14 +136,16 @@ impl AsFd for Event {
     }
 }
 
-fn is_readable(state: &State, id: u64) -> (bool, u64) {
-    let Some(What::Event { bells, side, own, hung_up }) = state.objects.get(&id).map(|object| &object.what) else {
-        return (false, 0);
-    };
+/// Whether it is readable, and what may change that.
+fn is_readable(state: &State, id: u64, keys: &mut Vec<Key>) -> bool {
+    let what = state.objects.get(&id).map(|object| &object.what);
+    let Some(What::Event { bells, side, own, hung_up, follows }) = what else { return false };
+    keys.extend([Key::Object(id), Key::Object(*bells)]);
     let pair = state.bells.get(bells);
     let rung = pair.and_then(|pair| pair.get(*side)).is_some_and(|bell| bell.rung);
     let gone = pair.and_then(|pair| pair.get(1 - *side)).is_some_and(|bell| bell.owners == 0);
-    (*own || (!*hung_up && (rung || gone)), *bells)
+    let followed = follows.is_some_and(|other| is_readable(state, other, keys));
+    followed || *own || (!*hung_up && (rung || gone))
 }
 
 /// Waits until one of `events` is readable or `limit` is over; `None` is for ever.
@@ -133,9 +158,7 @@ pub fn wait_any(events: &[&Event], limit: Option<Duration>) -> io::Result<()> {
     let (mut keys, mut found) = (Vec::new(), false);
     sched::with(|state| {
         for event in events {
-            let (readable, bells) = is_readable(state, event.0.0);
-            found |= readable;
-            keys.extend([Key::Object(event.0.0), Key::Object(bells)]);
+            found |= is_readable(state, event.0.0, &mut keys);
         }
     });
     if !found {

@@ -73,7 +73,7 @@ pub(super) enum What {
     Region { memory: usize },
     Doorbell { bells: u64, side: usize },
     Control { channel: u64, side: usize, limit: Option<std::time::Duration> },
-    Event { bells: u64, side: usize, own: bool, hung_up: bool },
+    Event { bells: u64, side: usize, own: bool, hung_up: bool, follows: Option<u64> },
     Poller { watched: Vec<Watch> },
 }
 

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, TryLockError};
 use std::time::Duration;
 
-use super::clock::deadline;
+use super::clock::{Instant, deadline};
 use super::sched::{self, Key};
 
 pub mod mpsc;
@@ -124,21 +124,71 @@ impl Condvar {
         Key::Place(std::ptr::from_ref(self).addr())
     }
 
-    /// Lets go of the lock and waits, `limit` at most.
-    ///
-    /// # Errors
-    /// Never: the type is the standard library's.
-    pub fn wait_timeout<'a, T>(
-        &self,
-        mut guard: MutexGuard<'a, T>,
-        limit: Duration,
-    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+    /// Lets go of the lock and waits, `limit` at most: whether it was woken.
+    fn sleep<'a, T>(&self, mut guard: MutexGuard<'a, T>, limit: Option<Duration>) -> (MutexGuard<'a, T>, bool) {
         let mutex = guard.mutex;
         // No other task runs between the release and the wait.
         drop(guard.inner.take());
         sched::with(|state| state.tasks.wake(mutex.key()));
-        let woken = sched::block(vec![self.key()], deadline(Some(limit)), "waits for a condition", true);
-        Ok((mutex.take(), WaitTimeoutResult(!woken)))
+        let woken = sched::block(vec![self.key()], deadline(limit), "waits for a condition", true);
+        (mutex.take(), woken)
+    }
+
+    /// Lets go of the lock and waits.
+    ///
+    /// # Errors
+    /// Never: the type is the standard library's.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+        Ok(self.sleep(guard, None).0)
+    }
+
+    /// Waits for as long as `condition` holds.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        while condition(&mut guard) {
+            guard = self.sleep(guard, None).0;
+        }
+        Ok(guard)
+    }
+
+    /// Lets go of the lock and waits, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        limit: Duration,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let (guard, woken) = self.sleep(guard, Some(limit));
+        Ok((guard, WaitTimeoutResult(!woken)))
+    }
+
+    /// Waits for as long as `condition` holds, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        limit: Duration,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let end = Instant::now() + limit;
+        while condition(&mut guard) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok((guard, WaitTimeoutResult(true)));
+            }
+            guard = self.sleep(guard, Some(left)).0;
+        }
+        Ok((guard, WaitTimeoutResult(false)))
     }
 
     /// Wakes all who wait.
