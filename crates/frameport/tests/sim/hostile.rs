@@ -1,5 +1,6 @@
 //! A worker that speaks the protocol by hand and lies: any word anywhere it may write, any byte on its control channel.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ struct Liar {
     own: Vec<Arc<Map>>,
     blocks: Vec<usize>,
     bells: Bells,
+    /// The next entry of the channel out.
+    next: Cell<u64>,
 }
 
 fn say(control: &Control, message: &ToHost) -> bool {
@@ -77,7 +80,7 @@ impl Liar {
             own.push(map(handles.next(), page_len(channel.pool.slots, channel.pool.meta))?);
         }
         let bells = Bells::new(&own[0], &Arc::new(host), doorbell, WaitStrategy::Park)?;
-        Some(Self { control, welcome, own, blocks, bells })
+        Some(Self { control, welcome, own, blocks, bells, next: Cell::new(0) })
     }
 
     fn store(&self, region: usize, offset: usize, word: u64) {
@@ -118,16 +121,17 @@ impl Liar {
     /// An entry that is nearly right.
     fn publish(&self) {
         let channel = &self.welcome.channels[1];
-        let ring_seq = world::below(4);
+        let ring_seq = if chance(6) { world::below(4) } else { self.next.get() };
+        self.next.set(ring_seq + 1);
         let mut entry = Descriptor {
             ring_seq,
             pool: channel.pool.id,
             slot: world::below(3) as u32,
-            generation: 1 + world::below(3),
+            generation: 1 + ring_seq,
             payload_len: 32,
             ..Descriptor::default()
         };
-        match world::below(8) {
+        match world::below(16) {
             0 => entry.pool = world::below(4) as u32,
             1 => entry.payload_len = Self::word(),
             2 => entry.meta_len = world::below(10_000) as u32,
@@ -150,6 +154,10 @@ fn lie() -> i32 {
     for _ in 0..world::below(60) {
         liar.lie();
         yield_now();
+    }
+    while chance(2) {
+        // One that is caught is killed.
+        sleep(Duration::from_secs(10));
     }
     if chance(2) { 0 } else { 5 }
 }
@@ -176,7 +184,11 @@ fn host(input: Delivery, output: Delivery) {
             ensure(now_ns() - start < 10_000_000, || format!("a wait of {} ns", now_ns() - start));
             match ended {
                 None | Some(Error::Timeout { .. } | Error::PoolExhausted(_)) => {}
-                Some(Error::Violation { .. } | Error::WorkerDied(_) | Error::LinkClosed { .. }) => {}
+                Some(Error::Violation { .. }) => {
+                    let ends = worker.wait_exit(Duration::from_secs(1)).is_some();
+                    ensure(ends, || "a liar lives".to_owned());
+                }
+                Some(Error::WorkerDied(_) | Error::LinkClosed { .. }) => {}
                 Some(error) => world::fail(&format!("{error:?}")),
             }
             let places: BTreeSet<usize> = held.iter().map(|frame| frame.payload().as_ptr().addr()).collect();
