@@ -10,7 +10,7 @@
 
 mod checked;
 #[expect(dead_code, reason = "the whole ledger is here, for a model of its live half")]
-#[path = "../../../frameport/src/channel/ledger.rs"]
+#[path = "../../../frameport/src/channel/ledger/mod.rs"]
 mod ledger;
 mod live;
 mod lossless;

@@ -7,18 +7,18 @@
 //! all lives; the descriptor for event loops stays the same. The lock is held for bookkeeping only, and those of ports
 //! and ends come after it. *A hostile worker* can die as often as the policy allows.
 
-use std::sync::atomic::Ordering;
+mod event;
+
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::clock::Instant;
-use frameport_sys::event::{Doorbell, Event};
-use frameport_sys::handle::Handle;
 use frameport_sys::memory::ForkStamp;
 use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 
+use self::event::Bell;
 use super::port::{Front, RecvPort, SendPort};
 use super::send::SendEnd;
 use super::state::LinkState;
@@ -78,14 +78,6 @@ enum Over {
     Closed,
     Finished,
     Failed { starts: u32, cause: Arc<Error> },
-}
-
-/// The descriptor for event loops: readable at a death, at a new life, at the end, and while the newest life's is.
-#[derive(Debug)]
-struct Bell {
-    event: Event,
-    own: Doorbell,
-    _other: Handle,
 }
 
 impl Lives {
@@ -220,17 +212,6 @@ impl Lives {
         self.follow(state);
         self.tell(&mut inner);
         true
-    }
-
-    /// From now on the descriptor for event loops says what the newest life's does.
-    fn follow(&self, state: &LinkState) {
-        let Some(bell) = self.bell.get() else { return };
-        let followed = state.event().and_then(|event| {
-            bell.event.follow(event).map_err(Error::system("watching a worker's next life in the event loop"))
-        });
-        if let Err(error) = followed {
-            tracing::error!(link = self.name, "event loops are not told of its frames: {error}");
-        }
     }
 
     /// Starts in a row have failed.
@@ -502,60 +483,6 @@ impl Lives {
         match port.life() {
             Some(end) => end.is_ready(),
             None => port.has_left(None) || self.lock().over.is_some(),
-        }
-    }
-
-    /// The descriptor for event loops.
-    pub(crate) fn event(&self) -> Result<&Event, Error> {
-        self.check_fork()?;
-        let mut inner = self.lock();
-        if self.bell.get().is_none() {
-            let system = Error::system("making a descriptor for event loops");
-            let (own, other) = Doorbell::pair().map_err(&system)?;
-            let event = Event::new(&own).map_err(&system)?;
-            let _ = self.bell.set(Bell { event, own, _other: other });
-            let newest = Arc::clone(&inner.newest);
-            self.follow(&newest);
-            self.tell(&mut inner);
-        }
-        self.bell.get().map(|bell| &bell.event).ok_or_else(|| Error::config("this worker has no channels"))
-    }
-
-    /// Nothing was found at `bits`, which are those of the newest life: the event is readable when that may have changed.
-    /// False if there is none.
-    pub(super) fn arm(&self, bits: u64) -> bool {
-        let Some(bell) = self.bell.get() else { return false };
-        let inner = self.lock();
-        bell.event.clear(&bell.own);
-        let newest = Arc::clone(&inner.newest);
-        // What waits of earlier lives is told once to those who do not care for it.
-        let waits = |port: &&Arc<RecvPort>| {
-            let of_newest = port.life().is_some_and(|end| Arc::ptr_eq(&end.state, &newest));
-            (!of_newest || inner.gap.is_some()) && port.has_left(None) && port.armed.swap(false, Ordering::Relaxed)
-        };
-        if inner.over.is_some() || self.receivers.iter().filter(waits).count() > 0 {
-            bell.event.signal();
-        }
-        if inner.gap.is_none() {
-            newest.arm(bits);
-        }
-        true
-    }
-
-    /// The same for a receiver.
-    pub(super) fn arm_port(&self, port: &RecvPort) {
-        if self.bell.get().is_some() {
-            port.armed.store(true, Ordering::Relaxed);
-            self.arm(port.life().map_or(0, |end| end.bit()));
-        }
-    }
-
-    /// Something was found on channel `port`.
-    pub(super) fn disarm(&self, port: &RecvPort) {
-        if self.bell.get().is_some() {
-            port.armed.store(false, Ordering::Relaxed);
-            let newest = Arc::clone(&self.lock().newest);
-            newest.disarm();
         }
     }
 }
