@@ -8,6 +8,7 @@
 
 mod exit;
 mod level;
+pub mod mach;
 mod writers;
 
 #[cfg(frameport_sim)]
