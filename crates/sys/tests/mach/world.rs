@@ -1,0 +1,149 @@
+//! A host, its workers, and the time.
+
+use std::time::Duration;
+
+use frameport_sys::mach::check_in::{Hello, Nonce, VERSION};
+use frameport_sys::mach::entrance::Entrance;
+use frameport_sys::mach::host::{HostLink, Offer, Region};
+use frameport_sys::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
+use frameport_sys::mach::surface::{Geometry, Plane};
+use frameport_sys::mach::worker::{CheckedIn, WorkerLink};
+use frameport_sys::mach::{Check, Received, SendRight, SetupError, Task};
+
+use crate::kernel::{Kernel, SimTask};
+
+/// No wait is longer than nothing in a simulation of one thread.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const UID: u32 = 501;
+/// The control regions of every link: the host's, which its worker may only read, and the worker's.
+pub(crate) const REGIONS: [u64; 2] = [16384, 32768];
+
+/// A nonce of its own for each worker.
+pub(crate) fn nonce(worker: u64) -> Nonce {
+    Nonce::new(std::array::from_fn(|index| (worker as u8).wrapping_mul(31).wrapping_add(index as u8)))
+}
+
+/// A host.
+pub(crate) struct Host {
+    pub(crate) kernel: Kernel,
+    pub(crate) task: SimTask,
+    pub(crate) entrance: Entrance<SimTask>,
+    pub(crate) rendezvous: Rendezvous<SimTask>,
+    pub(crate) now: Duration,
+}
+
+/// A host and a worker that have met.
+pub(crate) struct Pair {
+    pub(crate) host: HostLink<SimTask>,
+    pub(crate) worker: WorkerLink<SimTask>,
+    pub(crate) task: SimTask,
+}
+
+impl Host {
+    pub(crate) fn new(kernel: &Kernel) -> Self {
+        Self::of(kernel, kernel.boot(UID)).expect("the host lives")
+    }
+
+    pub(crate) fn of(kernel: &Kernel, task: SimTask) -> Result<Self, SetupError> {
+        let entrance = Entrance::open(&task, [7; 16])?;
+        let rendezvous = Rendezvous::new(UID);
+        Ok(Self { kernel: kernel.clone(), task, entrance, rendezvous, now: Duration::ZERO })
+    }
+
+    /// What a worker reads in its pipe.
+    pub(crate) fn hello(&self, worker: u64) -> Hello {
+        let service = self.entrance.service().map(str::to_owned);
+        Hello { version: VERSION, service, lent: true, nonce: nonce(worker), host: self.task.pid() }
+    }
+
+    /// Steps 3 to 6: the offer, the expectation, the spawn.
+    pub(crate) fn start(&mut self, worker: u64, sender: Sender) -> Result<(Offer<SimTask>, SimTask), SetupError> {
+        let offer = Offer::new(&self.task)?;
+        let deadline = self.now + Duration::from_secs(10);
+        self.rendezvous.expect(WorkerId(worker), nonce(worker), deadline, sender);
+        let spawned = self.entrance.lend(|| self.kernel.spawn(&self.task))?;
+        assert!(spawned.stayed || !self.task.is_alive());
+        Ok((offer, spawned.spawned))
+    }
+
+    /// Takes every message that has come to either port, and returns the last worker believed.
+    pub(crate) fn serve(&mut self) -> (Option<Accepted<SimTask>>, Vec<Check>) {
+        let (mut accepted, mut refused) = (None, Vec::new());
+        for port in self.entrance.ports() {
+            loop {
+                match Received::next(port, Duration::ZERO) {
+                    Ok(Some(message)) => match self.rendezvous.accept(message, self.now) {
+                        Ok(one) => accepted = one.or(accepted),
+                        Err(check) => refused.push(check),
+                    },
+                    Ok(None) => break,
+                    Err(frameport_sys::mach::received::ReceiveError::Unfit(check)) => {
+                        self.rendezvous.unfit(frameport_sys::mach::received::ReceiveError::Unfit(check));
+                        refused.push(check);
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        (accepted, refused)
+    }
+
+    /// Steps 13 and 14, with both control regions.
+    pub(crate) fn welcome(
+        &self,
+        offer: Offer<SimTask>,
+        accepted: Accepted<SimTask>,
+    ) -> Result<HostLink<SimTask>, SetupError> {
+        let entry = |index: usize, is_writable| {
+            let name = self.task.memory_entry(REGIONS[index], is_writable);
+            SendRight::own(&self.task, name).ok_or(SetupError::Kernel(frameport_sys::mach::Kern::FAILURE))
+        };
+        let (ours, theirs) = (entry(0, false)?, entry(1, true)?);
+        let regions = [Region { entry: &ours, len: REGIONS[0] }, Region { entry: &theirs, len: REGIONS[1] }];
+        offer.welcome(accepted, &regions, LIMIT)
+    }
+
+    /// All of it.
+    pub(crate) fn bring_up(&mut self, worker: u64) -> Result<Pair, SetupError> {
+        let (offer, task) = self.start(worker, Sender::Anyone)?;
+        self.meet(worker, offer, task)
+    }
+
+    pub(crate) fn meet(&mut self, worker: u64, offer: Offer<SimTask>, task: SimTask) -> Result<Pair, SetupError> {
+        let checked_in = CheckedIn::new(&task, &self.hello(worker), REGIONS.len(), LIMIT)?;
+        let (accepted, refused) = self.serve();
+        let accepted = accepted.ok_or_else(|| match refused.first() {
+            Some(check) => SetupError::PeerRejected(*check),
+            None => SetupError::RendezvousTimeout { stage: frameport_sys::mach::Stage::CheckIn },
+        })?;
+        let host = self.welcome(offer, accepted)?;
+        let mut worker = checked_in.welcomed(LIMIT)?;
+        for (index, (entry, len)) in worker.take_regions().into_iter().enumerate() {
+            assert_eq!(len, REGIONS[index]);
+            task.map(entry.name()?, len, index == 1)?;
+        }
+        Ok(Pair { host, worker, task })
+    }
+}
+
+/// NV12, as IOSurface lays it out.
+pub(crate) fn nv12() -> Geometry {
+    let luma = Plane { width: 1920, height: 1080, stride: 1920, offset: 0 };
+    let chroma = Plane { width: 960, height: 540, stride: 1920, offset: 1920 * 1080 };
+    let none = Plane::default();
+    Geometry {
+        format: u32::from_be_bytes(*b"420v"),
+        width: 1920,
+        height: 1080,
+        plane_count: 2,
+        planes: [luma, chroma, none, none],
+        len: 1920 * 1080 * 3 / 2,
+    }
+}
+
+/// What a check-in with the nonce of worker 1 says.
+pub(crate) fn payload() -> Vec<u32> {
+    let words = std::array::from_fn::<u8, 32, _>(|index| 31 + index as u8);
+    let words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+    [VERSION].into_iter().chain(words).collect()
+}
