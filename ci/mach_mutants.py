@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Leaves out or weakens, one at a time, what crates/sys/src/mach rests on: a test on the simulated kernel must notice each.
+
+    ci/mach_mutants.py [WORD]    only those whose name has WORD
+
+Works on a copy of the sources in target/mach-mutants; the first run builds the dependencies there.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPY = ROOT / "target" / "mach-mutants"
+SOURCES = Path("crates/sys/src/mach")
+
+# Name, file, what stands there, what stands there instead.
+MUTANTS = [
+    ("id unchecked", "received.rs", "if self.id() != shape.id {", "if false {"),
+    ("complex bit unchecked", "received.rs", "if (bits & COMPLEX != 0) != (shape.ports > 0) {", "if false {"),
+    ("size unchecked", "received.rs", "if word(at::SIZE) != shape.size() {", "if false {"),
+    ("number of rights unchecked", "received.rs", "word(at::DESCRIPTORS) as usize != shape.ports {", "false {"),
+    ("type of descriptor unchecked", "received.rs", "if kind != PORT_DESCRIPTOR {", "if false {"),
+    ("disposition unchecked", "received.rs", "if disposition != MOVE_SEND {", "if false {"),
+    ("dead right unchecked", "received.rs", "if !Name(word(place)).is_valid() {", "if false {"),
+    ("reply port unchecked", "received.rs", "if word(at::REMOTE) != Name::NULL.0 || bits & 0x1f != 0 {", "if false {"),
+    ("trailer unchecked", "received.rs", "if word(trailer) != 0 || word(trailer + 1) < AUDIT_TRAILER {", "if false {"),
+    ("guard gone after a taken right", "received.rs", "self.message.buffer.set(next, Name::NULL.0);", ""),
+    ("refused message kept", "received.rs", "unsafe { self.task.destroy(&mut self.buffer) };", ""),
+    ("incomplete message kept", "received.rs",
+     "drop(Self::returned(task, buffer));\n                Err(ReceiveError::Unfit(Check::Incomplete))",
+     "Err(ReceiveError::Unfit(Check::Incomplete))"),
+    ("too large message destroyed again", "received.rs",
+     "Kern::RCV_TOO_LARGE => Err(ReceiveError::Unfit(Check::TooLarge)),",
+     "Kern::RCV_TOO_LARGE => Ok(Some(Self::returned(task, buffer))),"),
+    ("nonce unchecked", "rendezvous.rs", "e.nonce.is(&nonce) & ", ""),
+    ("nonce not burnt", "rendezvous.rs", "// Burns the nonce.\n        self.expected.swap_remove(index);", ""),
+    ("nonce without an end", "rendezvous.rs", " & (now < e.deadline)", ""),
+    ("early nonce good twice", "rendezvous.rs", " & e.early.is_none()", ""),
+    ("half a nonce compared", "check_in.rs", "self.0.iter().zip(&other.0)", "self.0.iter().zip(&other.0).take(4)"),
+    ("user unchecked", "rendezvous.rs", "if audit.euid() != self.uid {", "if false {"),
+    ("process unchecked", "rendezvous.rs", "&& audit.pid() != pid\n", "&& false\n"),
+    ("process of an early one unchecked", "rendezvous.rs", "if early.audit.pid() != pid {", "if false {"),
+    ("early one believed at once", "rendezvous.rs", "if sender == Sender::Spawned && pid.is_none() {", "if false {"),
+    ("version unchecked", "rendezvous.rs", "if message.word(0) != VERSION {", "if false {"),
+    ("shared right unchecked", "rendezvous.rs",
+     "if message.names().any(|name| !message.task().is_sole_send(name)) {", "if false {"),
+    ("late worker still expected", "rendezvous.rs", "expected.deadline <= now", "false"),
+    ("welcome of anybody", "worker.rs", "if sender != self.host {", "if false {"),
+    ("slot left to the worker's children", "worker.rs",
+     "if hello.lent { slot::take(task) } else", "if hello.lent && hello.service.is_none() { slot::take(task) } else"),
+    ("entrance kept", "worker.rs", "drop(found);", "std::mem::forget(found);"),
+    ("host's death unwatched", "worker.rs", "match self.news.port().told_of_death(&host) {", "match Ok(()) {"),
+    ("worker's port unwatched", "worker.rs", "port.tell_when_unreachable(news.port())?;", ""),
+    ("worker's death unwatched", "host.rs", "match news.port().told_of_death(&peer) {", "match Ok(()) {"),
+    ("death before the watch unnoticed", "host.rs",
+     "Err(Kern::INVALID_ARGUMENT) => Err(SetupError::Died(Sign::DeadName)),",
+     "Err(Kern::INVALID_ARGUMENT) => Ok(HostLink { worker, audit, peer, port, news }),"),
+    ("loss of the port unwatched", "host.rs", "port.tell_when_unreachable(news.port())?;", ""),
+    ("told at once", "right.rs", "request_notification(port, what, 1, to)", "request_notification(port, what, 0, to)"),
+    ("earlier request's right kept", "right.rs",
+     "drop(SendOnce::own(&self.0.task, previous));", "std::mem::forget(SendOnce::own(&self.0.task, previous));"),
+    ("released in a fork", "right.rs", "self.name.is_valid() && self.is_ours()", "self.name.is_valid()"),
+    ("used in a fork", "right.rs",
+     "if self.is_ours() { Ok(self.name) } else { Err(Forked { owner: self.owner }) }", "Ok(self.name)"),
+    ("notification of anybody", "death.rs", "if message.sender().pid() != 0 {", "if false {"),
+    ("dead name's reference kept", "death.rs", "drop(SendRight::own(task, Name(message.word(NDR))));", ""),
+    ("unread news keep a reference", "death.rs", "for _ in 0..NEWS {", "for _ in 0..0 {"),
+    ("withdrawn request taken for a death", "death.rs",
+     "if id == PORT_DELETED || id == SEND_ONCE { Ok(None) }", "if id == PORT_DELETED { Ok(Some(Sign::DeadName)) }"),
+    ("second sign believed", "death.rs", "let first = self.0.is_none();", "let first = true;"),
+    ("message that came back kept", "message.rs", "if came_back {\n            drop(Received::returned(to.task(), buffer));\n        }", ""),
+    ("sent message taken for one that came back", "message.rs", "let came_back = answer != Kern::SUCCESS && ", "let came_back = "),
+    ("interruption taken for the end", "message.rs", "if answer.message_code() != Kern::SEND_INTERRUPTED {", "if true {"),
+    ("moved right released twice", "message.rs", "answer == Kern::SUCCESS || came_back", "came_back"),
+    ("moved right of a returned message released twice", "message.rs",
+     "answer == Kern::SUCCESS || came_back", "answer == Kern::SUCCESS"),
+    ("moved right forgotten when nothing was sent", "message.rs", "answer == Kern::SUCCESS || came_back", "true"),
+    ("copied instead of moved", "message.rs", "rights.push((moved.name()?, MOVE_SEND));", "rights.push((moved.name()?, COPY_SEND));"),
+    ("moved instead of copied", "message.rs", "(right.name()?, COPY_SEND),", "(right.name()?, MOVE_SEND),"),
+    ("surface's port kept by the worker", "surface.rs", "        drop(port);\n", "        std::mem::forget(port);\n"),
+    ("surface's port kept until the checks", "surface.rs", "        drop(port);\n",
+     "        let _keep = (agreed(Key { pool: 0, ..key }).is_none()).then(|| std::mem::forget(port));\n"
+     "        let agreed = |_: Key| None::<Geometry>;\n"),
+    ("surface of anybody", "surface.rs", "if sender != host {", "if false {"),
+    ("geometry unchecked", "surface.rs", "surface.geometry().check(&announced).map_err(differs)?;", ""),
+    ("announcement unchecked", "surface.rs", "announced.check(&agreed).map_err(differs)?;", ""),
+    ("planes outside", "surface.rs", "if end > u128::from(self.len) {", "if false {"),
+    ("surfaces without a bound", "surface.rs", "if self.surfaces.len() >= MAX_SURFACES {", "if false {"),
+    ("registrations without a bound", "surface.rs", "if self.0.len() >= MAX_SURFACES {", "if false {"),
+    ("same slot twice", "surface.rs", "if self.surfaces.iter().any(", "if false && self.surfaces.iter().any("),
+    ("acknowledged twice", "surface.rs", "*known == key && *progress == Progress::Sent", "*known == key"),
+    ("use not begun", "surface.rs", "surface.begin_use();", ""),
+    ("use not ended", "surface.rs", "self.0.end_use();", ""),
+    ("rights of anybody", "handover.rs", "if sender != host {", "if false {"),
+    ("rights out of order", "handover.rs", "if message.word(0) != number {", "if false {"),
+    ("slots not restored", "slot.rs", "let _ = self.task.register(self.found);", ""),
+    ("slot not taken out", "slot.rs", "let _ = task.register([zero, one, Name::NULL]);", "let _ = (zero, one);"),
+    ("libxpc's slot replaced", "slot.rs", "task.register([zero, one, name])?;", "task.register([name, one, zero])?;"),
+    ("wiped slot unnoticed", "slot.rs", "is_ok_and(|(_, names)| names[OURS] == name)", "is_ok_and(|(_, names)| names[OURS] == name || true)"),
+    ("room for five workers", "entrance.rs", "port.set_queue_limit(QUEUE)?;", "let _ = port;"),
+    ("no name no host", "entrance.rs", "let unnamed =", "if let Err(answer) = named { return Err(answer); }\n        let unnamed ="),
+]
+
+
+def copy() -> None:
+    for part in ["Cargo.toml", "Cargo.lock", "clippy.toml", "crates", "benches", "bindings"]:
+        source, target = ROOT / part, COPY / part
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            COPY.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+
+
+def run() -> subprocess.CompletedProcess[str]:
+    command = ["cargo", "test", "-q", "--locked", "-p", "frameport-sys", "--test", "mach"]
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(COPY / "target"), RUST_BACKTRACE="0", CARGO_INCREMENTAL="1")
+    return subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    shutil.rmtree(COPY / "crates", ignore_errors=True)
+    copy()
+    whole = run()
+    if whole.returncode:
+        print(whole.stdout, whole.stderr, "the tests fail without a mutant", sep="\n")
+        return 1
+    chosen = [mutant for mutant in MUTANTS if word in mutant[0]]
+    wrong = []
+    for name, file, old, new in chosen:
+        path = COPY / SOURCES / file
+        text = path.read_text()
+        if text.count(old) < 1:
+            wrong.append(f"{name}: {file} has no such text any more")
+            continue
+        path.write_text(text.replace(old, new))
+        said = run()
+        path.write_text(text)
+        if said.returncode == 0:
+            wrong.append(f"{name}: no test notices")
+        elif "could not compile" in said.stderr:
+            why = re.search(r"error.*\n.*", said.stderr)
+            wrong.append(f"{name}: does not compile: {why.group() if why else said.stderr}")
+    print(*wrong, f"{len(chosen) - len(wrong)} of {len(chosen)} mutants are noticed", sep="\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
