@@ -25,13 +25,19 @@ impl std::fmt::Display for Exit {
 /// The name of a signal: "SIGKILL" for 9. Numbers without a name of their own are "real-time signal" or "unknown signal".
 pub fn signal_name(signal: i32) -> &'static str {
     macro_rules! names {
-        ($($name:ident)*) => { match signal { $(libc::$name => stringify!($name),)* 32..=64 => "real-time signal", _ => "unknown signal" } };
+        ($($name:ident)*) => { match signal { $(libc::$name => stringify!($name),)* _ => own_name(signal) } };
     }
     names! {
         SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM
-        SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO
-        SIGPWR SIGSYS
+        SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO
+        SIGSYS
     }
+}
+
+/// The name of a signal that only this system has.
+fn own_name(signal: i32) -> &'static str {
+    let known = crate::process::OWN_SIGNALS.iter().find(|(number, _)| *number == signal);
+    known.map_or(if (32..=64).contains(&signal) { "real-time signal" } else { "unknown signal" }, |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ use super::inherit;
 use super::isolation::Scope;
 use super::socket::Control;
 
+/// Signals only this system has.
+pub(crate) const OWN_SIGNALS: &[(i32, &str)] = &[(libc::SIGSTKFLT, "SIGSTKFLT"), (libc::SIGPWR, "SIGPWR")];
+
 /// A worker to start.
 #[derive(Debug)]
 pub struct Spawn {

@@ -13,6 +13,9 @@ use super::socket::Control;
 
 pub use crate::exit::{Exit, signal_name};
 
+/// Signals only this system has.
+pub(crate) const OWN_SIGNALS: &[(i32, &str)] = &[];
+
 /// A worker to start.
 #[derive(Debug)]
 pub struct Spawn {
