@@ -21,5 +21,10 @@ mod linux;
 #[cfg(all(target_os = "linux", not(frameport_sim)))]
 pub use linux::*;
 
-#[cfg(not(any(target_os = "linux", frameport_sim)))]
-compile_error!("frameport runs on Linux; other systems are modules beside src/linux");
+#[cfg(all(target_os = "macos", not(frameport_sim)))]
+mod macos;
+#[cfg(all(target_os = "macos", not(frameport_sim)))]
+pub use macos::*;
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", frameport_sim)))]
+compile_error!("frameport runs on Linux and macOS; other systems are modules beside src/linux");

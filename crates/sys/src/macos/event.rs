@@ -1,0 +1,142 @@
+//! Waking a thread that waits in an event loop: a descriptor that is readable until somebody has looked.
+//!
+//! *Who calls it*: `frameport-mem`'s parking, only for a side that has asked for an [`Event`]. *Invariants*: two pipes, one for
+//! each direction, because a host must never read a socket that a worker can write: descriptors sent there would be installed
+//! unasked (uipc_usrreq.c, unp_externalize); nothing here blocks. *A hostile peer* can ring at will, ring never, or close its
+//! end, which is then not watched any more.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::kqueue::{EventFilter, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::handle::Handle;
+use super::task::ThisTask;
+use super::{poll as kq, raw, socket};
+use crate::mach::{Name, SendRight};
+
+/// One side's ends: the other side rings it by the other pipe.
+#[derive(Debug)]
+pub struct Doorbell(Option<(OwnedFd, OwnedFd)>);
+
+impl Doorbell {
+    /// This side's ends, and the handle for the other side.
+    ///
+    /// # Errors
+    /// Too many open files, no space for a right.
+    pub fn pair() -> io::Result<(Self, Handle)> {
+        let (own_read, their_write) = socket::pipe()?;
+        let (their_read, own_write) = socket::pipe()?;
+        let rights = vec![fileport(&their_read)?, fileport(&their_write)?];
+        Ok((Self(Some((own_read, own_write))), Handle::new(rights, 0)))
+    }
+
+    /// The other side's ends, as they came. One that is no doorbell never rings.
+    #[must_use]
+    pub fn adopt(handle: Handle) -> Self {
+        let mut ends = handle.0.rights.iter().map(|right| from_fileport(right));
+        Self(ends.next().flatten().zip(ends.next().flatten()))
+    }
+
+    /// Makes the other side's [`Event`] readable. One that is full is.
+    pub fn ring(&self) {
+        if let Some((_, write)) = &self.0 {
+            let _ = rustix::io::write(write, &[1]);
+        }
+    }
+
+    /// Takes up what was rung; false at the end of the stream.
+    fn drain(&self) -> bool {
+        let Some((read, _)) = &self.0 else { return false };
+        // What a flood leaves makes the event readable once more, and costs a look.
+        !matches!(rustix::io::read(read, &mut [0; 4096]), Ok(0))
+    }
+}
+
+/// A right that stands for an open descriptor.
+fn fileport(fd: &OwnedFd) -> io::Result<Arc<SendRight<ThisTask>>> {
+    let mut name = 0;
+    // SAFETY: the descriptor is open, and the pointer valid for the call.
+    if unsafe { raw::fileport_makeport(fd.as_raw_fd(), &raw mut name) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    SendRight::own(&ThisTask, Name(name)).map(Arc::new).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// The descriptor a right stands for. None where it stands for something else.
+fn from_fileport(right: &SendRight<ThisTask>) -> Option<OwnedFd> {
+    // SAFETY: any name may be passed; another kind of port is refused.
+    let number = unsafe { raw::fileport_makefd(right.name().ok()?.0) };
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: the call has just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    socket::make_ours(&fd).ok()?;
+    Some(fd)
+}
+
+/// A descriptor for event loops: readable once the doorbell was rung or [`signal`](Self::signal) called, until
+/// [`clear`](Self::clear).
+#[derive(Debug)]
+pub struct Event {
+    both: OwnedFd,
+    own: (OwnedFd, OwnedFd),
+    hung_up: AtomicBool,
+}
+
+impl Event {
+    /// An event for `doorbell`.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn new(doorbell: &Doorbell) -> io::Result<Self> {
+        let (own, both) = (socket::pipe()?, kq::new_queue()?);
+        kq::change(&both, EventFilter::Read(own.0.as_raw_fd()), EventFlags::ADD, 0)?;
+        if let Some((read, _)) = &doorbell.0 {
+            kq::change(&both, EventFilter::Read(read.as_raw_fd()), EventFlags::ADD, 0)?;
+        }
+        Ok(Self { both, own, hung_up: AtomicBool::new(doorbell.0.is_none()) })
+    }
+
+    /// Makes it readable.
+    pub fn signal(&self) {
+        let _ = rustix::io::write(&self.own.1, &[1]);
+    }
+
+    /// Makes it unreadable. Look at what is waited for after it.
+    pub fn clear(&self, doorbell: &Doorbell) {
+        let _ = rustix::io::read(&self.own.0, &mut [0; 4096]);
+        if !self.hung_up.load(Ordering::Relaxed) && !doorbell.drain() {
+            self.hung_up.store(true, Ordering::Relaxed);
+            if let Some((read, _)) = &doorbell.0 {
+                let _ = kq::change(&self.both, EventFilter::Read(read.as_raw_fd()), EventFlags::DELETE, 0);
+            }
+        }
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.both.as_fd()
+    }
+}
+
+/// Waits until one of `events` is readable, a signal arrives or `limit` is over; `None` is for ever.
+///
+/// # Errors
+/// What poll answers, interruption by a signal aside.
+pub fn wait_any(events: &[&Event], limit: Option<std::time::Duration>) -> io::Result<()> {
+    let mut fds: Vec<PollFd<'_>> = events.iter().map(|event| PollFd::new(*event, PollFlags::IN)).collect();
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    match poll(&mut fds, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,101 @@
+//! What a worker inherits from its host: one environment variable and two pipes, the first of which says how to find the host.
+//!
+//! *Who calls it*: the worker's `Link`, once, before this process forks. *Invariants*: the variable is taken out of the
+//! environment and the descriptors made close-on-exec, so that the worker's own children see neither.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::socket::{self, Control};
+use super::task::ThisTask;
+use crate::mach::check_in::Hello;
+use crate::mach::worker::CheckedIn;
+
+/// The environment variable that names the link: `fd:R,W`.
+pub const VARIABLE: &str = "FRAMEPORT_LINK";
+/// How long the host may take for each step.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long the check-in may wait for room in the host's queue.
+const ROOM: Duration = Duration::from_secs(5);
+
+/// Why a process has no link to take.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// The variable is not set, or somebody took the link before.
+    #[error("{VARIABLE} is not set: this process was not started by a frameport host, or it has connected already")]
+    Absent,
+    /// The variable is set but leads to no host.
+    #[error("{VARIABLE}={value:?} leads to no host: {source}")]
+    Invalid {
+        /// The variable's value.
+        value: String,
+        /// What the system said of it, or a [`SetupError`](crate::mach::SetupError).
+        source: io::Error,
+    },
+}
+
+static TAKING: Mutex<()> = Mutex::new(());
+
+/// Takes the worker's end of the control channel, and meets the host.
+///
+/// # Errors
+/// No variable, or one that leads to no host.
+pub fn take_link() -> Result<Control, InheritError> {
+    let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let value = std::env::var(VARIABLE).map_err(|_| InheritError::Absent)?;
+    let invalid = |source: io::Error| InheritError::Invalid { value: value.clone(), source };
+    let numbers = value.strip_prefix("fd:").and_then(|text| text.split_once(','));
+    let number = |text: &str| text.parse::<i32>().ok().filter(|&fd| fd > 2);
+    let numbers = numbers.and_then(|(read, write)| Some((number(read)?, number(write)?))).filter(|(r, w)| r != w);
+    let Some((read, write)) = numbers else { return Err(invalid(io::ErrorKind::InvalidInput.into())) };
+    for number in [read, write] {
+        // SAFETY: borrowed for one call that answers EBADF if the number is not open.
+        let probe = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_getfd(probe).map_err(|errno| invalid(errno.into()))?;
+    }
+    // SAFETY: the lock above keeps frameport's own threads out. Other threads that read the environment through the
+    // C library at this very moment are the process's own: connecting is documented as a start-up action.
+    unsafe { std::env::remove_var(VARIABLE) };
+    // SAFETY: the host left this descriptor open for us alone; with the variable gone nobody takes it twice.
+    let read = unsafe { OwnedFd::from_raw_fd(read) };
+    // SAFETY: as above.
+    let write = unsafe { OwnedFd::from_raw_fd(write) };
+    meet(read, write).map_err(invalid)
+}
+
+fn meet(read: OwnedFd, write: OwnedFd) -> io::Result<Control> {
+    socket::make_ours(&read)?;
+    socket::make_ours(&write)?;
+    let hello = Hello::from_bytes(&read_hello(&read)?)?;
+    let checked_in = CheckedIn::new(&ThisTask, &hello, 0, ROOM).map_err(io::Error::other)?;
+    let link = checked_in.welcomed(LIMIT).map_err(io::Error::other)?;
+    Ok(Control::of_worker(read, write, link))
+}
+
+/// Reads exactly the hello: what follows is the channel's.
+fn read_hello(pipe: &OwnedFd) -> io::Result<[u8; Hello::LEN]> {
+    let (mut bytes, mut got, end) = ([0; Hello::LEN], 0, Instant::now() + LIMIT);
+    while let Some(rest) = bytes.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(pipe, rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(some) => got += some,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+                // Interrupted or over: the next round tells.
+                let _ = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&left));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,252 @@
+//! Where a host waits for its workers: the two rendezvous ports, a thread for each, and the meetings that are still to come.
+//!
+//! *Who calls it*: spawn and the control channel. *Invariants*: a worker is expected before it is spawned; whoever is believed
+//! is welcomed at once, by the thread that believed it; a meeting takes place, fails with a reason, or is given up, and then
+//! nothing of it is left.
+//! The entrance lives as long as the process: its name goes with it. *A hostile peer*: see [`crate::mach::rendezvous`].
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::task::ThisTask;
+use crate::mach::check_in::{Hello, Nonce, VERSION};
+use crate::mach::entrance::Entrance;
+use crate::mach::host::{HostLink, Offer};
+use crate::mach::received::{ReceiveError, Received};
+use crate::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
+use crate::mach::slot::Lending;
+use crate::mach::{SendError, SetupError, Stage};
+
+/// How long a worker may take from its spawn to its check-in, which comes with the import of the package.
+const CHECK_IN: Duration = Duration::from_secs(10);
+/// How long a welcome may wait for room: not at all, for the queue is new and empty. One that is not is a worker's that wants
+/// the others to wait.
+const WELCOME: Duration = Duration::ZERO;
+/// How long a thread waits for messages between looks at the deadlines. Nothing waits for those: who is expected too long is
+/// not believed, and given up by whoever waits for it.
+const TICK: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Default)]
+enum Progress {
+    #[default]
+    Waiting,
+    Met(HostLink<ThisTask>),
+    Failed(SetupError),
+}
+
+/// One worker's meeting with its host.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// The host's end of the pipe to the worker, until the hello is in it.
+    down: Mutex<Option<OwnedFd>>,
+    /// Where the worker is expected.
+    expected: OnceLock<(Arc<Host>, WorkerId)>,
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        if let Some((host, worker)) = self.expected.get() {
+            host.forget(*worker);
+        }
+    }
+}
+
+impl Meeting {
+    /// A meeting to come; `down` leads to the worker.
+    pub(super) fn new(down: OwnedFd) -> Self {
+        Self {
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+            down: Mutex::new(Some(down)),
+            expected: OnceLock::new(),
+        }
+    }
+
+    /// Writes the hello, before anything else goes through that pipe.
+    pub(super) fn greet(&self, hello: &[u8; Hello::LEN]) -> io::Result<()> {
+        let down = self.down.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A pipe takes up to PIPE_BUF bytes, which is more, whole or not at all.
+        down.map_or(Ok(()), |down| Ok(rustix::io::write(&down, hello).map(drop)?))
+    }
+
+    fn end(&self, result: Result<HostLink<ThisTask>, SetupError>) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Progress::Waiting = *progress {
+            *progress = result.map_or_else(Progress::Failed, Progress::Met);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits for something to come of it, `limit` at most.
+    pub(super) fn await_change(&self, limit: Duration) {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_timeout(progress, limit));
+    }
+
+    /// Calls `it` with the link, if the worker has come.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it has not, or its queue is full; `BrokenPipe` when it is gone.
+    pub(super) fn with_link<R>(&self, it: impl FnOnce(&HostLink<ThisTask>) -> Result<R, SetupError>) -> io::Result<R> {
+        let failed = |why: SetupError| match why {
+            SetupError::Send(SendError::Full) => io::ErrorKind::WouldBlock.into(),
+            SetupError::Died(_) => io::ErrorKind::BrokenPipe.into(),
+            other => io::Error::other(other),
+        };
+        match &*self.progress.lock().unwrap_or_else(PoisonError::into_inner) {
+            Progress::Met(link) => it(link).map_err(failed),
+            Progress::Failed(why) => Err(failed(why.clone())),
+            Progress::Waiting => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// What awaits a worker's check-in.
+type Awaited = (Offer<ThisTask>, Weak<Meeting>);
+
+/// The host's side, one for a process.
+#[derive(Debug)]
+struct Host {
+    entrance: Entrance<ThisTask>,
+    books: Mutex<Books>,
+    start: Instant,
+    /// The process it belongs to: in a fork of it the threads are gone, and so are the ports.
+    process: u32,
+}
+
+#[derive(Debug)]
+struct Books {
+    rendezvous: Rendezvous<ThisTask>,
+    awaited: HashMap<WorkerId, Awaited>,
+    workers: u64,
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: all of `bytes` may be written, and it is shorter than the 256 the call takes.
+    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), N) } {
+        0 => Ok(bytes),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl Host {
+    /// This process's, made by the first call.
+    fn get() -> io::Result<Arc<Self>> {
+        static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
+        let mut host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = &*host {
+            return if host.process == std::process::id() {
+                Ok(host.clone())
+            } else {
+                Err(io::Error::other(crate::mach::Forked { owner: host.process }))
+            };
+        }
+        let entrance =
+            Entrance::open(&ThisTask, random()?).map_err(|code| io::Error::other(SetupError::Kernel(code)))?;
+        let uid = rustix::process::geteuid().as_raw();
+        let books = Books { rendezvous: Rendezvous::new(uid), awaited: HashMap::new(), workers: 0 };
+        let process = std::process::id();
+        let new = Arc::new(Self { entrance, books: Mutex::new(books), start: Instant::now(), process });
+        for index in 0..new.entrance.ports().count() {
+            let host = new.clone();
+            std::thread::Builder::new().name("frameport-meet".to_owned()).spawn(move || host.serve(index))?;
+        }
+        *host = Some(new.clone());
+        Ok(new)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves one of the entrance's ports until the process ends.
+    fn serve(&self, index: usize) {
+        let Some(port) = self.entrance.ports().nth(index) else { return };
+        loop {
+            match Received::next(port, TICK) {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    let accepted = self.books().rendezvous.accept(message, self.start.elapsed());
+                    if let Ok(Some(accepted)) = accepted {
+                        self.welcome(accepted);
+                    }
+                }
+                Err(error @ ReceiveError::Unfit(_)) => self.books().rendezvous.unfit(error),
+                // Nobody could be met any more; workers run into their deadlines.
+                Err(_) => return,
+            }
+            self.expire();
+        }
+    }
+
+    fn welcome(&self, accepted: Accepted<ThisTask>) {
+        let awaited = self.books().awaited.remove(&accepted.worker);
+        if let Some((offer, meeting)) = awaited
+            && let Some(meeting) = meeting.upgrade()
+        {
+            meeting.end(offer.welcome(accepted, &[], WELCOME));
+        }
+    }
+
+    fn expire(&self) {
+        let late: Vec<Awaited> = {
+            let mut books = self.books();
+            let late = books.rendezvous.expire(self.start.elapsed());
+            late.iter().filter_map(|worker| books.awaited.remove(worker)).collect()
+        };
+        for meeting in late.iter().filter_map(|(_, meeting)| meeting.upgrade()) {
+            meeting.end(Err(SetupError::RendezvousTimeout { stage: Stage::CheckIn }));
+        }
+    }
+
+    fn forget(&self, worker: WorkerId) {
+        let mut books = self.books();
+        books.rendezvous.forget(worker);
+        books.awaited.remove(&worker);
+    }
+}
+
+/// Spawns a worker that will find its host, and returns what it must read in its pipe.
+pub(super) fn introduce<R>(
+    meeting: &Arc<Meeting>,
+    spawn: impl FnOnce() -> io::Result<R>,
+) -> io::Result<(R, [u8; Hello::LEN])> {
+    let host = Host::get()?;
+    let offer = Offer::new(&ThisTask).map_err(|code| io::Error::other(SetupError::Kernel(code)))?;
+    let nonce = Nonce::new(random()?);
+    let service = host.entrance.service().map(str::to_owned);
+    let mut hello = Hello { version: VERSION, service, lent: false, nonce: nonce.clone(), host: host.process };
+    // Now, for an error after the spawn would leave a process behind.
+    hello.to_bytes()?;
+    let worker = {
+        let mut books = host.books();
+        books.workers += 1;
+        let worker = WorkerId(books.workers);
+        let deadline = host.start.elapsed() + CHECK_IN;
+        books.rendezvous.expect(worker, nonce, deadline, Sender::Anyone);
+        books.awaited.insert(worker, (offer, Arc::downgrade(meeting)));
+        worker
+    };
+    // So that whoever gives up the meeting gives up the worker.
+    let _ = meeting.expected.set((host.clone(), worker));
+    let (spawned, lent) = lending(&host, spawn);
+    hello.lent = lent;
+    Ok((spawned?, hello.to_bytes()?))
+}
+
+/// Spawns with the registered port, else without: the name may do. Whether the port was lent.
+fn lending<R>(host: &Host, spawn: impl FnOnce() -> io::Result<R>) -> (io::Result<R>, bool) {
+    let mut spawn = Some(spawn);
+    let mut once = || spawn.take().map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), |spawn| spawn());
+    match host.entrance.lend(&mut once) {
+        // A fork beside the spawn may have taken the port away; the worker looks for itself.
+        Ok(Lending { spawned, .. }) => (spawned, true),
+        Err(_) => (once(), false),
+    }
+}

@@ -1,0 +1,263 @@
+//! Shared memory without a name: memory entries and their mappings.
+//!
+//! *Who calls it*: the host creates regions, the worker adopts them; `frameport-mem` gives the mappings types.
+//! *Invariants*: a region has its final size from birth, and every page of it was touched; what leaves the process is an entry
+//! that allows no more than the receiver may do; a mapping is never inherited by a forked child. *A hostile peer* can write
+//! what it may write. An entry made for reading cannot be mapped for writing (vm_map.c, vm_map_enter_mem_object:
+//! KERN_INVALID_RIGHT).
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
+
+use mach2::vm;
+use mach2::vm_inherit::VM_INHERIT_NONE;
+use mach2::vm_prot::{VM_PROT_READ, VM_PROT_WRITE};
+use mach2::vm_statistics::VM_FLAGS_ANYWHERE;
+
+use super::handle::Handle;
+use super::raw;
+use super::task::{ThisTask, answer, own};
+use crate::mach::{Kern, Name, SendRight};
+
+pub use crate::writers::Writers;
+
+/// Bytes from which Linux uses huge pages; here only a size.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes of a page: 16 KiB on Apple silicon.
+#[must_use]
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+fn failed(code: Kern) -> io::Error {
+    let kind = match code {
+        Kern::INVALID_RIGHT => io::ErrorKind::PermissionDenied,
+        Kern::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::OutOfMemory,
+    };
+    io::Error::new(kind, format!("the kernel answered {code}"))
+}
+
+/// An entry of `len` bytes: of new memory, or of what lies at `of`.
+fn entry(len: usize, of: Option<NonNull<u8>>, protection: i32) -> io::Result<SendRight<ThisTask>> {
+    let (mut size, mut name) = (len as u64, 0);
+    let flags = if of.is_some() { protection } else { protection | raw::MAP_MEM_NAMED_CREATE };
+    let offset = of.map_or(0, |base| base.addr().get() as u64);
+    // SAFETY: both pointers are valid for the call, which maps and unmaps nothing.
+    let code = unsafe { vm::mach_make_memory_entry_64(own(), &raw mut size, offset, flags, &raw mut name, 0) };
+    answer(code).map_err(failed)?;
+    let right = SendRight::own(&ThisTask, Name(name)).ok_or(io::ErrorKind::OutOfMemory)?;
+    // Where a mapping is of more than one piece, the kernel makes an entry of the first alone.
+    if size < len as u64 {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    Ok(right)
+}
+
+/// A memory entry. Its size can never change.
+#[derive(Debug)]
+pub struct Region {
+    entry: Arc<SendRight<ThisTask>>,
+    len: usize,
+}
+
+impl Region {
+    /// Creates a region, maps it writable and touches every page of it. The name is not used.
+    ///
+    /// # Errors
+    /// No memory, no space for a right.
+    pub fn create(_name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
+        if len == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let whole = entry(len, None, VM_PROT_READ | VM_PROT_WRITE)?;
+        let map = Map::new(&whole, len, true)?;
+        map.touch();
+        let entry = match writers {
+            Writers::All => whole,
+            // From here on the mapping is the only thing that can write.
+            Writers::Creator => entry(len, Some(map.base), VM_PROT_READ)?,
+        };
+        Ok((Self { entry: Arc::new(entry), len }, map))
+    }
+
+    /// Takes over a region that came from the peer, after checking that it is what was announced.
+    ///
+    /// # Errors
+    /// `InvalidData` when it has another size, or more may be done with it than should.
+    pub fn adopt(handle: Handle, len: usize, writers: Writers) -> io::Result<Self> {
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let (found, mut rights) = (handle.0.len, handle.0.rights.into_iter());
+        let (Some(entry), None) = (rights.next(), rights.next()) else {
+            return Err(wrong("the handle is not that of a region"));
+        };
+        if found != len as u64 {
+            return Err(wrong("the region has another size than was announced"));
+        }
+        if writers == Writers::Creator && Map::new(&entry, len, true).is_ok() {
+            return Err(wrong("the region can be written, and should not"));
+        }
+        Ok(Self { entry, len })
+    }
+
+    /// Another handle of the region.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { entry: self.entry.clone(), len: self.len })
+    }
+
+    /// The right to the region, for a peer to adopt.
+    #[must_use]
+    pub fn into_handle(self) -> Handle {
+        Handle::new(vec![self.entry], self.len)
+    }
+
+    /// Maps the region, writable if asked, and touches every page, so that no frame pays for a page fault.
+    ///
+    /// # Errors
+    /// What the kernel answers; `PermissionDenied` for a writable mapping of a region only its creator may write.
+    pub fn map(&self, writable: bool) -> io::Result<Map> {
+        let map = Map::new(&self.entry, self.len, writable)?;
+        map.look();
+        Ok(map)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the region has no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// A shared mapping of a whole region. Unmapped on drop; absent in forked children.
+#[derive(Debug)]
+pub struct Map {
+    base: NonNull<u8>,
+    len: usize,
+    writable: bool,
+    stamp: ForkStamp,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; this type only owns the address range.
+unsafe impl Send for Map {}
+// SAFETY: as above; every access through the pointer carries its own argument.
+unsafe impl Sync for Map {}
+
+impl Map {
+    fn new(entry: &SendRight<ThisTask>, len: usize, writable: bool) -> io::Result<Self> {
+        let name = entry.name().map_err(io::Error::other)?;
+        let protection = if writable { VM_PROT_READ | VM_PROT_WRITE } else { VM_PROT_READ };
+        let (mut address, none, anywhere) = (0, VM_INHERIT_NONE, VM_FLAGS_ANYWHERE);
+        let size = len as u64;
+        // SAFETY: the kernel picks unused addresses, and shares the entry's memory rather than copying it.
+        let code = unsafe {
+            vm::mach_vm_map(own(), &raw mut address, size, 0, anywhere, name.0, 0, 0, protection, protection, none)
+        };
+        answer(code).map_err(failed)?;
+        let base = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len, writable, stamp: ForkStamp::new()? })
+    }
+
+    /// Allocates every page by writing to it. Only for memory nobody else has yet.
+    fn touch(&self) {
+        for at in (0..self.len).step_by(page_size()) {
+            // SAFETY: in bounds.
+            let place = unsafe { self.base.add(at) };
+            // SAFETY: mapped writable, and nobody else has it yet.
+            unsafe { place.write_volatile(0) };
+        }
+    }
+
+    /// Has every page there by reading it.
+    fn look(&self) {
+        for at in (0..self.len).step_by(page_size()) {
+            // SAFETY: in bounds.
+            let place = unsafe { self.base.add(at) };
+            // SAFETY: mapped readable; what is read is not used.
+            let _ = unsafe { place.read_volatile() };
+        }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it may be written.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // A forked child does not have it, and may have mapped something else there.
+        if !self.stamp.forked() {
+            // SAFETY: the range is this mapping, and whoever holds pointers into it holds the `Map` too.
+            let _ = unsafe { vm::mach_vm_deallocate(own(), self.base.addr().get() as u64, self.len as u64) };
+        }
+    }
+}
+
+/// Forks that lie between the start of this program and this process.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+fn forks() -> u32 {
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    static COUNTED: Once = Once::new();
+    COUNTED.call_once(|| {
+        // SAFETY: the handler only adds to an atomic, which is safe after a fork. Refused without memory; rights look at the
+        // pid besides.
+        let _ = unsafe { raw::pthread_atfork(None, None, Some(count)) };
+    });
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Tells at no cost whether this process is a forked child of the one that made the stamp.
+#[derive(Debug)]
+pub struct ForkStamp(u32);
+
+impl ForkStamp {
+    /// A stamp of this process.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(forks()))
+    }
+
+    /// Whether a fork lies between the creation and this call.
+    #[must_use]
+    #[inline]
+    pub fn forked(&self) -> bool {
+        FORKS.load(Ordering::Relaxed) != self.0
+    }
+}

@@ -1,0 +1,199 @@
+//! The macOS backend on a Mac. Not run so far: no Mac was at hand. Elsewhere it links, which shows that what it calls exists.
+#![cfg(target_os = "macos")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+use std::io;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use frameport_sys::event::{Doorbell, Event, wait_any};
+use frameport_sys::inherit::take_link;
+use frameport_sys::mach::surface::{Key, Opened, Registrar};
+use frameport_sys::mach::{ReceiveRight, Received, Surface as _, Task};
+use frameport_sys::memory::{Map, Region, Writers};
+use frameport_sys::poll::Poller;
+use frameport_sys::process::{Child, Exit, Signal, Spawn, Stderr, spawn};
+use frameport_sys::socket::Control;
+use frameport_sys::surface::Surface;
+use frameport_sys::task::ThisTask;
+use frameport_sys::{futex, limits};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const BGRA: u32 = u32::from_be_bytes(*b"BGRA");
+
+fn poke(map: &Map, at: usize, value: u8) {
+    assert!(at < map.len() && map.is_writable());
+    // SAFETY: in bounds, just checked.
+    let place = unsafe { map.base().add(at) };
+    // SAFETY: writable, just checked.
+    unsafe { place.write_volatile(value) };
+}
+
+fn peek(map: &Map, at: usize) -> u8 {
+    assert!(at < map.len());
+    // SAFETY: in bounds, just checked.
+    let place = unsafe { map.base().add(at) };
+    // SAFETY: mapped readable.
+    unsafe { place.read_volatile() }
+}
+
+/// This test program again, as a worker that runs the ignored test of that name.
+fn worker(role: &str) -> (Child, Control) {
+    let (control, link) = Control::pair().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([role, "--exact", "--ignored", "--nocapture"]);
+    (spawn(Spawn { command, link, scope: None, stderr: Stderr::Inherit }).unwrap(), control)
+}
+
+/// Reads exactly so many bytes.
+fn read<const N: usize>(control: &Control) -> [u8; N] {
+    let (mut bytes, mut got) = ([0; N], 0);
+    while got < N {
+        let some = control.recv(&mut bytes[got..], true).unwrap();
+        assert!(some > 0, "the channel ended");
+        got += some;
+    }
+    bytes
+}
+
+#[test]
+fn a_worker_gets_regions_a_bell_and_bytes() {
+    let (mut child, control) = worker("role_mirror");
+    let (ours, our_map) = Region::create("host", 20_000, Writers::Creator).unwrap();
+    let (theirs, their_map) = Region::create("worker", 40_000, Writers::All).unwrap();
+    let (bell, their_bell) = Doorbell::pair().unwrap();
+    let event = Event::new(&bell).unwrap();
+    poke(&our_map, 19_999, 77);
+    control.send(b"go", &[ours.into_handle(), theirs.into_handle(), their_bell]).unwrap();
+    wait_any(&[&event], Some(MINUTE)).unwrap();
+    event.clear(&bell);
+    assert_eq!(peek(&their_map, 39_999), 78);
+    bell.ring();
+    assert_eq!(read::<4>(&control), *b"done");
+    assert_eq!(child.reap().unwrap(), Exit::Code(0));
+    assert!(child.group_is_empty());
+}
+
+#[test]
+#[ignore = "a worker's part of a test"]
+fn role_mirror() {
+    let control = take_link().unwrap();
+    control.limit_reads(MINUTE).unwrap();
+    let (mut bytes, mut handles) = ([0; 2], Vec::new());
+    assert_eq!(control.recv_with_handles(&mut bytes, &mut handles).unwrap(), 2);
+    let mut handles = handles.into_iter();
+    let host = Region::adopt(handles.next().unwrap(), 20_000, Writers::Creator).unwrap();
+    assert_eq!(host.map(true).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    let own = Region::adopt(handles.next().unwrap(), 40_000, Writers::All).unwrap().map(true).unwrap();
+    poke(&own, 39_999, peek(&host.map(false).unwrap(), 19_999) + 1);
+    let bell = Doorbell::adopt(handles.next().unwrap());
+    let event = Event::new(&bell).unwrap();
+    bell.ring();
+    wait_any(&[&event], Some(MINUTE)).unwrap();
+    control.send(b"done", &[]).unwrap();
+    std::process::exit(0);
+}
+
+#[test]
+fn death_is_seen_by_a_poller_and_by_the_channel() {
+    let (mut child, control) = worker("role_sleeper");
+    assert_eq!(read::<2>(&control), *b"up");
+    let poller = Poller::new().unwrap();
+    poller.add(&child, 7).unwrap();
+    assert_eq!(child.exit_without_reaping().unwrap(), None);
+    child.signal_group(Signal::KILL).unwrap();
+    assert_eq!(poller.wait().unwrap(), [7]);
+    assert_eq!(control.recv(&mut [0; 1], true).unwrap(), 0);
+    assert_eq!(child.try_reap().unwrap(), Some(Exit::Signal(9)));
+    assert_eq!(child.signal_group(Signal::KILL).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+#[ignore = "a worker's part of a test"]
+fn role_sleeper() {
+    let control = take_link().unwrap();
+    control.send(b"up", &[]).unwrap();
+    let _ = control.recv(&mut [0; 1], true);
+}
+
+/// M11.
+#[test]
+fn twenty_workers_at_once_meet_their_host() {
+    let workers: Vec<_> = (0..20).map(|_| worker("role_sleeper")).collect();
+    for (_, control) in &workers {
+        assert_eq!(read::<2>(control), *b"up");
+    }
+}
+
+/// M7, in one process: both ends of a registration, its names counted by the number the next new name gets.
+#[test]
+fn ten_thousand_registrations_leave_no_name_and_no_surface_in_use() {
+    let port = ReceiveRight::new(&ThisTask, 16).unwrap();
+    let to = port.make_send().unwrap();
+    let surface = Surface::create(BGRA, 64, 48, 4).unwrap();
+    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
+    for generation in 0..10_000 {
+        let key = Key { pool: 1, slot: 0, generation };
+        registrar.register(&to, key, &surface, MINUTE).unwrap();
+        let message = Received::next(&port, MINUTE).unwrap().unwrap();
+        opened.open(&ThisTask, message, std::process::id(), |_| Some(surface.geometry())).unwrap();
+        let hold = opened.hold(key).unwrap();
+        assert!(surface.is_in_use());
+        drop(hold);
+        assert!(!surface.is_in_use());
+        registrar.retire(1);
+        opened.retire(1);
+    }
+}
+
+/// M8: a queue that is full gives everything back.
+#[test]
+fn a_full_queue_keeps_no_surface_in_use() {
+    let port = ReceiveRight::new(&ThisTask, 1).unwrap();
+    let to = port.make_send().unwrap();
+    let (first, second) = (Surface::create(BGRA, 64, 48, 4).unwrap(), Surface::create(BGRA, 64, 48, 4).unwrap());
+    let mut registrar = Registrar::default();
+    registrar.register(&to, Key { pool: 1, slot: 0, generation: 0 }, &first, Duration::ZERO).unwrap();
+    for _ in 0..100 {
+        registrar.register(&to, Key { pool: 1, slot: 1, generation: 0 }, &second, Duration::ZERO).unwrap_err();
+        assert!(!second.is_in_use());
+    }
+    assert!(first.is_in_use());
+    drop(port);
+    assert!(!first.is_in_use());
+}
+
+#[test]
+fn a_name_is_found_and_goes_with_its_port() {
+    let service = format!("{}.test.{}", frameport_sys::mach::entrance::PREFIX, std::process::id());
+    let port = ReceiveRight::own(&ThisTask, ThisTask.check_in(&service).unwrap()).unwrap();
+    port.set_queue_limit(64).unwrap();
+    let found = frameport_sys::mach::SendRight::own(&ThisTask, ThisTask.look_up(&service).unwrap()).unwrap();
+    assert_eq!(found.name(), port.name());
+    drop((found, port));
+    ThisTask.look_up(&service).unwrap_err();
+}
+
+#[test]
+fn a_wake_ends_the_wait_and_so_does_the_limit() {
+    let word = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            word.fetch_add(1, Ordering::SeqCst);
+            futex::wake_all(&word);
+        });
+        while word.load(Ordering::SeqCst) == 0 {
+            futex::wait(&word, 0, Some(MINUTE));
+        }
+    });
+    futex::wait(&word, 1, Some(Duration::from_millis(20)));
+    futex::wait(&word, 0, None);
+}
+
+#[test]
+fn limits_are_told() {
+    assert!(limits::available_memory().bytes > 1 << 28);
+    assert!(limits::open_files().used >= 3);
+    assert!(!limits::kernel_release().is_empty());
+}
