@@ -3,6 +3,8 @@
 #             Python, across processes, the documents' examples
 # make bench  latencies beside the floors of the same run
 # make check  what CI asks beside the tests: formatting, lints, documentation, types
+# make check-macos  what of the macOS build can be proven on Linux; on a machine that cannot, says so and passes
+# make test-mach-mutants  leaves out what the Mach code rests on, piece by piece: a test must notice each
 #
 # All set-up is in here: a virtual environment in .venv with what requirements-dev.txt lists, built once.
 
@@ -16,7 +18,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
 PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test test-rust test-model test-sim test-python test-docs bench check setup clean
+.PHONY: check-macos test-mach-mutants demo test test-rust test-model test-sim test-python test-docs bench check setup clean
 
 demo: setup
 	$(PY) examples/demo.py
@@ -53,6 +55,12 @@ check: setup
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 	$(PY) -m mypy --config-file bindings/python/mypy.ini
 	$(PY) -m mypy.stubtest frameport
+
+check-macos:
+	ci/check-macos.sh
+
+test-mach-mutants:
+	ci/mach_mutants.py
 
 setup: $(VENV)/.package
 
