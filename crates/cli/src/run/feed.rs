@@ -13,6 +13,7 @@ use super::crew::{Back, Crew};
 use super::flight::Flight;
 use super::interrupt::Signal;
 use crate::media::{FrameInfo, Incoming, MediaError, Sink, Source};
+use crate::words::count;
 
 /// How often a wait asks for the signal.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -126,7 +127,9 @@ pub(super) fn collect(
             Ok(Back::Died(death)) => {
                 let lost = flight.bury(deaths, crew.retracted());
                 deaths += 1;
-                say(&format!("{}; it is started again, {lost} frames are lost", super::in_short(&death)));
+                let lost =
+                    if lost == 1 { "1 frame is lost".to_owned() } else { format!("{} frames are lost", count(lost)) };
+                say(&format!("{}; it is started again, {lost}", super::in_short(&death)));
                 continue;
             }
             Err(Error::LinkClosed { .. }) => return Ended::Finished,
