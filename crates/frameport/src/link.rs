@@ -124,6 +124,12 @@ impl Ends {
     }
 }
 
+/// Channels by index as bits: there are no more than 31.
+pub(crate) fn bits(channels: impl IntoIterator<Item = usize>) -> u32 {
+    let bit = |channel| u32::try_from(channel).ok().and_then(|channel| 1_u32.checked_shl(channel)).unwrap_or(0);
+    channels.into_iter().fold(0, |bits, channel| bits | bit(channel))
+}
+
 /// What [`connect`] needs beside the memory.
 #[derive(Debug)]
 pub(crate) struct Terms<'a> {
@@ -161,7 +167,6 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
     let mut ends = Ends::default();
     for (index, ((channel, pool), offset)) in all().filter(|(_, ((channel, _), _))| terms.side.sends(channel.direction))
     {
-        let in_place = all().filter(|(_, ((other, _), _))| terms.side == Side::Worker && returns(channel, other));
         ends.send.push(SendEnd::new(send::Parts {
             name: channel.name.clone(),
             channel: index,
@@ -171,7 +176,6 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
             bells: Arc::clone(&bells),
             delivery: channel.delivery,
             deadline: terms.deadline,
-            in_place: in_place.map(|(_, ((_, pool), _))| Arc::clone(pool)).collect(),
             audience: terms.audiences.get(index).cloned().flatten(),
             earlier: earlier(&channel.name),
             ring: ring::Sender::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
@@ -182,6 +186,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
     {
         let sent_by = |other: &Channel| ends.send.iter().find(|end| end.name() == other.name).map(Arc::clone);
         let in_place = all().filter(|(_, ((other, _), _))| terms.side == Side::Host && returns(channel, other));
+        let goes_back = |other: &Channel| terms.side == Side::Worker && returns(other, channel);
         ends.recv.push(RecvEnd::new(recv::Parts {
             name: channel.name.clone(),
             channel: index,
@@ -192,6 +197,7 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
             ring: ring::Receiver::new(own, peer, offset, channel.capacity).ok_or_else(broken)?,
             pool: Arc::clone(pool),
             in_place: in_place.filter_map(|(_, ((other, _), _))| sent_by(other)).collect(),
+            returns: bits(all().filter(|(_, ((other, _), _))| goes_back(other)).map(|(index, _)| index)),
         }));
     }
     state.attach(&bells);

@@ -74,33 +74,36 @@ pub(crate) struct Parts {
     pub(crate) pool: Arc<Pool>,
     /// The ends whose slots may come back here in place.
     pub(crate) in_place: Vec<Arc<SendEnd>>,
+    /// The channels of this side's on which slots of the pool may go back in place: bit n for channel n.
+    pub(crate) returns: u32,
 }
 
 impl RecvEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, peer, state, bells, delivery, ring, pool, in_place } = parts;
+        let Parts { name, channel, peer, state, bells, delivery, ring, pool, in_place, returns } = parts;
         let inner = Mutex::new(Inner { ring, sources: Vec::new(), gone: Vec::new(), received: 0 });
         let this = Self { state, name, channel, peer, bells, delivery, inner };
-        this.add_pool(pool);
+        this.add_pool(pool, returns);
         in_place.into_iter().for_each(|end| this.add_in_place(end.lot(), end));
         Arc::new(this)
     }
 
-    /// From now on frames of this pool of the peer's may arrive.
-    pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
+    /// From now on frames of this pool of the peer's may arrive, and go back in place on the channels `returns`: bit n for
+    /// channel n.
+    pub(crate) fn add_pool(&self, pool: Arc<Pool>, returns: u32) {
         // The sender of a live channel never waits for a slot.
         let bit = (self.delivery == Delivery::Lossless).then(|| slot_bit(self.channel));
-        self.add(pool, None, bit);
+        self.add(pool, None, bit, returns);
     }
 
     /// From now on slots that `end` sends out of `lot` may come back here.
     pub(crate) fn add_in_place(&self, lot: Arc<Lot>, end: Arc<SendEnd>) {
-        self.add(Arc::clone(&lot.pool), Some((end, lot)), None);
+        self.add(Arc::clone(&lot.pool), Some((end, lot)), None, 0);
     }
 
-    fn add(&self, pool: Arc<Pool>, sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>, bit: Option<u64>) {
+    fn add(&self, pool: Arc<Pool>, sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>, bit: Option<u64>, returns: u32) {
         let (link, label) = ((&self.state, &self.bells), (self.name.as_str(), &self.peer));
-        self.lock().sources.push(Known::new(Source::new(pool, link, label, sent_by, bit)));
+        self.lock().sources.push(Known::new(Source::new(pool, link, label, sent_by, bit, returns)));
     }
 
     /// No frame of pool `id` will arrive any more. Those that are here stay what they are.

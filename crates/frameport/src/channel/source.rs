@@ -32,6 +32,8 @@ pub(crate) struct Source {
     bells: Arc<Bells>,
     /// Whom to ring for a released slot; nobody, where the sender never waits for one.
     bit: Option<u64>,
+    /// The channels of this side's, by index, on which a slot may go back in place.
+    returns: u32,
     hands: Box<[Hand]>,
 }
 
@@ -48,21 +50,27 @@ pub(super) struct Hand {
 
 impl Source {
     /// The peer's own pool, or one that this side sent out (`sent_by`) for slots that come back in place. `bit` tells whom to
-    /// ring for a released slot.
+    /// ring for a released slot; bit n of `returns` that a slot may go back in place on channel n.
     pub(super) fn new(
         pool: Arc<Pool>,
         (state, bells): (&Arc<LinkState>, &Arc<Bells>),
         (channel, peer): (&str, &Peer),
         sent_by: Option<(Arc<SendEnd>, Arc<Lot>)>,
         bit: Option<u64>,
+        returns: u32,
     ) -> Self {
         let (state, bells) = (Arc::clone(state), Arc::clone(bells));
         let (channel, peer) = (channel.to_owned(), peer.clone());
-        Self { hands: Self::hands_of(&pool), pool, state, channel, peer, sent_by, bells, bit }
+        Self { hands: Self::hands_of(&pool), pool, state, channel, peer, sent_by, bells, bit, returns }
     }
 
     fn hands_of(pool: &Pool) -> Box<[Hand]> {
         (0..pool.decl.slots).map(|_| Hand::default()).collect()
+    }
+
+    /// Whether a slot may go back in place on the channel of this index.
+    pub(crate) fn returns_on(&self, channel: usize) -> bool {
+        1_u32.checked_shl(u32::try_from(channel).unwrap_or(u32::MAX)).is_some_and(|bit| self.returns & bit != 0)
     }
 
     /// Whether it is the peer's own pool.

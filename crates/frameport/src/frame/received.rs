@@ -270,11 +270,16 @@ impl Frame {
         Stamp { seq: Some(seq), timestamp_ns: Some(timestamp_ns), pts, duration }
     }
 
-    /// Takes the slot out of this side's hands, for a reply in place: what to say of it.
-    pub(crate) fn into_parts(self) -> Option<(Descriptor, Vec<u8>)> {
+    /// Whether its slot may go back in place on the channel of this index.
+    pub(crate) fn returns_on(&self, channel: usize) -> bool {
+        self.hold.source.returns_on(channel)
+    }
+
+    /// Takes the slot out of this side's hands, for a reply in place: where it lies and what to say of it.
+    pub(crate) fn into_parts(self) -> Option<(Arc<Source>, Descriptor, Vec<u8>)> {
         let Self { hold, descriptor, meta, .. } = self;
         hold.source.forget(hold.slot)?;
-        Some((descriptor, meta.unwrap_or_default()))
+        Some((Arc::clone(&hold.source), descriptor, meta.unwrap_or_default()))
     }
 
     /// Whether it came over the link of `state`.

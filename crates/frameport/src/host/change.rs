@@ -156,7 +156,7 @@ impl Supervised {
                 self.changes.pairs().push((from.decl.id, to.decl.id));
             }
             let (pool, channel) = (Arc::new(pool), end.channel());
-            end.add_pool(Arc::clone(&pool));
+            end.add_pool(Arc::clone(&pool), 0);
             self.announce(&pool, NewPool { channel, answers, ..self.news(&pool) }, handles)?;
         }
         if let Some((end, (pool, handles))) = new_input {

@@ -15,7 +15,7 @@ use super::outgoing::Outgoing;
 use crate::channel::lot::Lot;
 use crate::channel::state::{End, LinkState};
 use crate::error::Error;
-use crate::link::Ends;
+use crate::link::{self, Ends};
 use crate::pool::Pool;
 
 /// How long a worker whose host is dead may take to leave.
@@ -88,10 +88,7 @@ impl Watcher {
             ToWorker::Retire { pool } => {
                 let (send, recv) = ends.map_or((&[][..], &[][..]), |ends| (&ends.send, &ends.recv));
                 recv.iter().for_each(|end| end.drop_pool(pool));
-                send.iter().for_each(|end| {
-                    end.drop_in_place(pool);
-                    end.leave(pool);
-                });
+                send.iter().for_each(|end| end.leave(pool));
             }
             ToWorker::Denied { channel, reason } => {
                 let asked = ends.and_then(|ends| ends.send.iter().find(|end| end.channel() == channel));
@@ -113,9 +110,7 @@ impl Watcher {
         drop(handles);
         let pool = Arc::new(Pool::join(pool, &spec, [pixels, host_page, worker_page])?);
         if let Some(end) = ends.recv.iter().find(|end| end.channel() == channel) {
-            let back = ends.send.iter().filter(|end| returns.contains(&end.channel()));
-            back.for_each(|end| end.add_in_place(&pool));
-            end.add_pool(pool);
+            end.add_pool(pool, link::bits(returns));
         } else if let Some(end) = ends.send.iter().find(|end| end.channel() == channel) {
             end.add_lot(Lot::new(pool), None, answers, true);
         } else {

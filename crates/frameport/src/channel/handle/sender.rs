@@ -211,16 +211,15 @@ impl Sender {
             return Err(Error::Format { what: "this frame came from another link".to_owned() });
         }
         // Only a worker sends in place, and it has one life.
-        let end = self.only_end();
-        let in_place = end.and_then(|end| end.in_place(frame.pool_id()));
-        let Some((end, pool)) = end.zip(in_place).filter(|_| !frame.is_viewed()) else {
+        let in_place = self.only_end().filter(|end| frame.returns_on(end.channel()) && !frame.is_viewed());
+        let Some(end) = in_place else {
             return self.send_copy(&frame, until);
         };
         end.state.check()?;
         // While the frame still is one: on an error its slot is released.
         end.check_meta(&frame)?;
         match frame.into_parts() {
-            Some((descriptor, meta)) => end.send_back(&pool, descriptor, &meta),
+            Some((source, descriptor, meta)) => end.send_back(&source.pool, descriptor, &meta),
             None => Ok(()),
         }
     }
@@ -253,7 +252,7 @@ impl Sender {
     /// Whether a frame's own slot can go back here.
     #[must_use]
     pub fn returns(&self, frame: &Frame) -> bool {
-        let in_place = |end: &Arc<SendEnd>| frame.is_of_link(&end.state) && end.in_place(frame.pool_id()).is_some();
+        let in_place = |end: &Arc<SendEnd>| frame.is_of_link(&end.state) && frame.returns_on(end.channel());
         self.only_end().is_some_and(in_place)
     }
 

@@ -17,7 +17,6 @@ use super::{Account, Inner, SendEnd};
 use crate::channel::audience::Slots;
 use crate::channel::lot::Lot;
 use crate::error::Error;
-use crate::pool::Pool;
 
 /// Between two looks whether a pool is home. Nobody is rung for it.
 pub(crate) const PAUSE: Duration = Duration::from_millis(1);
@@ -130,15 +129,5 @@ impl SendEnd {
                 }
             }
         }
-    }
-
-    /// Slots of this pool of the peer's may go back in place here.
-    pub(crate) fn add_in_place(&self, pool: &Arc<Pool>) {
-        self.lock().in_place.push(Arc::clone(pool));
-    }
-
-    /// The peer has let go of its pool `id`.
-    pub(crate) fn drop_in_place(&self, id: u32) {
-        self.lock().in_place.retain(|pool| pool.decl.id != id);
     }
 }

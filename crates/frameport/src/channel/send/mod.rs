@@ -60,8 +60,6 @@ struct Inner {
     older: Vec<Account>,
     /// What the ledgers of pools that are gone had counted.
     settled: Counts,
-    /// Pools whose slots may go back in place here.
-    in_place: Vec<Arc<Pool>>,
     next_seq: u64,
     closed: bool,
     /// The peer is gone.
@@ -89,7 +87,6 @@ pub(crate) struct Parts {
     pub(crate) delivery: Delivery,
     /// How long a loan waits on a lossless channel, unless told; `None` for ever.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) in_place: Vec<Arc<Pool>>,
     pub(crate) audience: Option<Arc<Slots>>,
     /// The same channel's end in the peer's last life: numbers go on.
     pub(crate) earlier: Option<Arc<SendEnd>>,
@@ -98,8 +95,7 @@ pub(crate) struct Parts {
 
 impl SendEnd {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, in_place, audience, earlier, ring } =
-            parts;
+        let Parts { name, channel, peer, pool, state, bells, delivery, deadline, audience, earlier, ring } = parts;
         let mut current = Account::new(Lot::new(pool), audience, delivery, 0);
         let (mut next_seq, mut tally) = (0, Arc::default());
         if let Some(earlier) = earlier {
@@ -112,7 +108,6 @@ impl SendEnd {
             current,
             older: Vec::new(),
             settled: Counts::default(),
-            in_place,
             next_seq,
             closed: false,
             reclaimed: false,
@@ -152,11 +147,6 @@ impl SendEnd {
     /// The newest pool's lot, for those who get its slots back in place.
     pub(crate) fn lot(&self) -> Arc<Lot> {
         Arc::clone(&self.lock().current.lot)
-    }
-
-    /// The pool of `id`, if its slots may go back in place here.
-    pub(crate) fn in_place(&self, id: u32) -> Option<Arc<Pool>> {
-        self.lock().in_place.iter().find(|pool| pool.decl.id == id).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
