@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
 use frameport_mem::ring;
-use frameport_sys::clock::now_ns;
+use frameport_sys::clock::{about_now_ns, now_ns};
 use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
@@ -254,7 +254,7 @@ impl RecvEnd {
         *last = generation;
         hand.holds.begin();
         hand.seq.store(seq, Ordering::Relaxed);
-        hand.since_ns.store(now_ns(), Ordering::Relaxed);
+        hand.since_ns.store(about_now_ns(), Ordering::Relaxed);
         hand.ticket.store(ticket(ring_seq), Ordering::Relaxed);
         *received += 1;
         self.state.note_received(id);

@@ -11,6 +11,12 @@ pub fn now_ns() -> u64 {
     sched::look_at_clock()
 }
 
+/// The same.
+#[must_use]
+pub fn about_now_ns() -> u64 {
+    now_ns()
+}
+
 /// A moment of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
