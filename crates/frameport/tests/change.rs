@@ -175,6 +175,23 @@ fn frames_of_older_specs_stay_what_they_are() {
 }
 
 #[test]
+fn a_result_that_is_kept_is_named_where_a_change_waits_for_it() {
+    let worker = small_worker("copies").spawn().unwrap();
+    send(&worker, 0);
+    let kept = receive(&worker, 0);
+    worker.change_spec(size(1)).unwrap();
+    send(&worker, 1);
+    drop(receive(&worker, 1));
+    let error = worker.change_spec_until(size(2), Until::after(Duration::from_millis(50))).unwrap_err().to_string();
+    assert!(error.contains("'out'") && error.contains("frame 0") && error.contains("release the frames"), "{error}");
+    assert!(is_picture(kept.payload(), 0));
+    drop(kept);
+    worker.change_spec(size(2)).unwrap();
+    send(&worker, 2);
+    receive(&worker, 2);
+}
+
+#[test]
 fn a_loan_of_the_older_spec_may_still_be_sent() {
     let worker = small_worker("in_place").spawn().unwrap();
     let mut old = worker.loan().unwrap();

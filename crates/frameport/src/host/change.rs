@@ -27,6 +27,7 @@ use crate::channel::recv::RecvEnd;
 use crate::channel::send::SendEnd;
 use crate::channel::send::change::PAUSE;
 use crate::error::Error;
+use crate::holders::Exhausted;
 use crate::link::Ends;
 use crate::pool::{self, Handles, Pool};
 
@@ -221,9 +222,25 @@ impl Supervised {
             if turn.is_multiple_of(ASK_AGAIN) {
                 older.iter().for_each(|pool| self.retire(pool.decl.id));
             }
-            self.pause(until)?;
+            self.pause(until).map_err(|error| match error {
+                Error::Timeout { after, .. } => self.is_held(end, after),
+                other => other,
+            })?;
         }
         Ok(())
+    }
+
+    /// The error of a change that waited for a pool of the worker's.
+    fn is_held(&self, end: &RecvEnd, waited: Duration) -> Error {
+        let (link, channel, received) = (self.state.name().to_owned(), end.name().to_owned(), end.holders());
+        let hint = match received.is_empty() {
+            true => "the worker still has frames of the pool before the last to send or to give back",
+            false => {
+                "release the frames received here: those of the pool before the last are in the way of another change"
+            }
+        };
+        let (holders, hint) = (Vec::new(), Some(hint.to_owned()));
+        Error::PoolExhausted(Box::new(Exhausted { link, channel, waited, holders, received, hint }))
     }
 
     fn next_pool(&self) -> u32 {
