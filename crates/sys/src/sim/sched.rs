@@ -283,6 +283,8 @@ pub(super) fn leave() -> State {
     let (count, failed) = inside(|state| {
         state.over = true;
         state.tasks.steps = 0;
+        // One that waits for a dead one's doing is not waited for long.
+        state.faults.steps = state.faults.steps.min(2_000);
         (state.tasks.all.len(), state.failure.is_some())
     });
     for index in 0..count {
