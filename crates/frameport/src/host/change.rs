@@ -48,8 +48,8 @@ pub(super) struct Changes {
     asked: AtomicBool,
     /// A pool of this host's, and one of the worker's that goes with it.
     pairs: Mutex<Vec<(u32, u32)>>,
-    /// What this host has changed: the spec of a channel of that index.
-    changed: Mutex<BTreeMap<usize, Spec>>,
+    /// What this host has changed: the spec of a channel of that index. Nothing once the next life has taken it over.
+    changed: Mutex<Option<BTreeMap<usize, Spec>>>,
 }
 
 impl Default for Changes {
@@ -60,7 +60,7 @@ impl Default for Changes {
             busy,
             asked,
             pairs: Mutex::default(),
-            changed: Mutex::default(),
+            changed: Mutex::new(Some(BTreeMap::new())),
         }
     }
 }
@@ -91,8 +91,7 @@ impl Supervised {
         let input = ends.send.iter().find(|end| end.channel() == channel);
         let output = ends.recv.iter().find(|end| end.channel() == channel);
         self.change(input, &output.into_iter().collect::<Vec<_>>(), spec, until)?;
-        self.note_changed([channel], spec);
-        Ok(())
+        self.note_changed([channel], spec)
     }
 
     /// Gives the first channel to the worker another spec, and those back from it that had the same.
@@ -106,22 +105,24 @@ impl Supervised {
         let follows = |end: &&Arc<RecvEnd>| end.pools().last().is_some_and(|pool| pool.spec == before.spec);
         let outputs: Vec<_> = ends.recv.iter().filter(follows).collect();
         self.change(Some(input), &outputs, spec, until)?;
-        self.note_changed(outputs.iter().map(|end| end.channel()).chain([input.channel()]), spec);
+        self.note_changed(outputs.iter().map(|end| end.channel()).chain([input.channel()]), spec)
+    }
+
+    /// # Errors
+    /// The worker's death, where its next life is to be without this change.
+    fn note_changed(&self, channels: impl IntoIterator<Item = usize>, spec: &Spec) -> Result<(), Error> {
+        let mut changed = self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(changed) = &mut *changed else { return self.state.check() };
+        changed.extend(channels.into_iter().map(|channel| (channel, spec.clone())));
         Ok(())
     }
 
-    fn note_changed(&self, channels: impl IntoIterator<Item = usize>, spec: &Spec) {
-        let mut changed = self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.extend(channels.into_iter().map(|channel| (channel, spec.clone())));
-    }
-
-    /// What the next life of this worker is to be: as it was asked for, with what was changed since.
-    pub(super) fn changed(&self, builder: &WorkerBuilder) -> WorkerBuilder {
-        let mut next = builder.clone();
-        for (&channel, spec) in &*self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner) {
-            next.channels.get_mut(channel).into_iter().for_each(|wanted| wanted.spec = spec.clone());
+    /// Makes `builder`, which this life is of, what the next one is to be.
+    pub(super) fn pass_on(&self, builder: &mut WorkerBuilder) {
+        let changed = self.changes.changed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for (channel, spec) in changed.into_iter().flatten() {
+            builder.channels.get_mut(channel).into_iter().for_each(|wanted| wanted.spec = spec.clone());
         }
-        next
     }
 
     fn change(

@@ -83,6 +83,7 @@ impl Keeper {
     fn run(&self, policy: Restart, line: &Line, first: Life) {
         let _done = Done(&self.lives);
         let (mut course, mut life) = (Course::new(policy), first);
+        let mut builder = self.builder.clone();
         loop {
             stall::await_exit(&life.worker, self.builder.stall);
             if !self.lives.goes_on(&life.worker.state) {
@@ -91,7 +92,9 @@ impl Keeper {
             let ends = life.worker.ends.get_or_init(Ends::default);
             course.lived(is_fruitful(ends));
             report(&life.worker, ends, course.pause());
-            match self.next(&mut course, line, &life) {
+            // What this side has changed stays changed.
+            life.worker.pass_on(&mut builder);
+            match self.next(&mut course, &builder, line, &life) {
                 Some(next) => life = next,
                 None => return,
             }
@@ -99,9 +102,7 @@ impl Keeper {
     }
 
     /// The next life; `None` when none is wanted any more, or it was given up.
-    fn next(&self, course: &mut Course, line: &Line, last: &Life) -> Option<Life> {
-        // What this side has changed stays changed.
-        let builder = last.worker.changed(&self.builder);
+    fn next(&self, course: &mut Course, builder: &WorkerBuilder, line: &Line, last: &Life) -> Option<Life> {
         let stained = Cell::new(!last.worker.is_gone_within(GROUP));
         loop {
             self.lives.note_start(course.next_start());
@@ -113,7 +114,7 @@ impl Keeper {
             let earlier = Earlier { ends, unseen, stained: &stained };
             let mut unwanted = || !self.lives.is_wanted();
             let until = Until::forever().or_when(TICK, &mut unwanted);
-            match bring_up::bring_up(&builder, line, Some(&earlier), until) {
+            match bring_up::bring_up(builder, line, Some(&earlier), until) {
                 Ok(next) => {
                     let ends = next.worker.ends.get_or_init(Ends::default);
                     let take = || *lock(&self.now) = Arc::clone(&next.worker);
