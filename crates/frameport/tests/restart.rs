@@ -702,6 +702,19 @@ fn one_descriptor_tells_of_deaths_and_of_the_next_lifes_frames() {
 }
 
 #[test]
+fn a_descriptor_asked_for_between_two_lives_is_quiet_while_nothing_comes() {
+    if role().is_some() {
+        return;
+    }
+    let hour = Duration::from_secs(3600);
+    let worker = lively("reply", Delivery::Lossless).restart(Restart::default().backoff(hour, hour)).spawn().unwrap();
+    let pid = kill(&worker);
+    assert_died(&worker.recv_timeout(LONG).unwrap_err(), pid);
+    worker.event().unwrap();
+    assert!(drain(&worker).is_empty() && !is_readable(&worker, Duration::ZERO));
+}
+
+#[test]
 fn a_member_of_an_audience_keeps_its_seat() {
     if role().is_some() {
         return;

@@ -43,8 +43,11 @@ impl Lives {
             let (own, other) = Doorbell::pair().map_err(&system)?;
             let event = Event::new(&own).map_err(&system)?;
             let _ = self.bell.set(Bell { event, own, _other: other });
-            let newest = Arc::clone(&inner.newest);
-            self.follow(&newest);
+            // A dead one's is readable for good.
+            if inner.gap.is_none() {
+                let newest = Arc::clone(&inner.newest);
+                self.follow(&newest);
+            }
             self.tell(&mut inner);
         }
         self.bell.get().map(|bell| &bell.event).ok_or_else(|| Error::config("this worker has no channels"))
