@@ -10,6 +10,7 @@ mod group;
 mod harness;
 mod hostile;
 mod life;
+mod lives;
 mod pipe;
 mod stream;
 mod threads;
