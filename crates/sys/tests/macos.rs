@@ -191,6 +191,28 @@ fn a_wake_ends_the_wait_and_so_does_the_limit() {
     futex::wait(&word, 0, None);
 }
 
+fn is_readable(event: &Event) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&now)).unwrap() == 1
+}
+
+#[test]
+fn an_event_that_follows_another_is_readable_while_either_is() {
+    let ((own, _theirs), (inner_own, _inner_theirs)) = (Doorbell::pair().unwrap(), Doorbell::pair().unwrap());
+    let (outer, inner) = (Event::new(&own).unwrap(), Event::new(&inner_own).unwrap());
+    outer.follow(&inner).unwrap();
+    inner.signal();
+    assert!(is_readable(&outer));
+    outer.clear(&own);
+    assert!(is_readable(&outer), "the other still is");
+    inner.clear(&inner_own);
+    assert!(!is_readable(&outer));
+    inner.signal();
+    outer.unfollow(&inner);
+    assert!(!is_readable(&outer));
+}
+
 #[test]
 fn limits_are_told() {
     assert!(limits::available_memory().bytes > 1 << 28);

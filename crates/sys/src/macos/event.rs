@@ -102,6 +102,19 @@ impl Event {
         Ok(Self { both, own, hung_up: AtomicBool::new(doorbell.0.is_none()) })
     }
 
+    /// From now on it is readable while `other` is, too: a queue may watch another (kern_event.c, kqueue_kqfilter).
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn follow(&self, other: &Self) -> io::Result<()> {
+        Ok(kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::ADD, 0)?)
+    }
+
+    /// No longer.
+    pub fn unfollow(&self, other: &Self) {
+        let _ = kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::DELETE, 0);
+    }
+
     /// Makes it readable.
     pub fn signal(&self) {
         let _ = rustix::io::write(&self.own.1, &[1]);
