@@ -25,8 +25,10 @@ demo: setup
 
 test: test-rust test-model test-sim test-python test-docs
 
+# The floors of the benchmarks are Linux's: its futex, its pinning to cores.
+MAC := $(filter Darwin,$(shell uname))
 test-rust: setup
-	cargo test --workspace --all-features --locked
+	cargo test --workspace $(if $(MAC),--exclude frameport-bench) --all-features --locked
 
 # The ring and its bells under every schedule. In a folder of its own, for the flag would make cargo build all anew.
 test-model:
@@ -47,6 +49,7 @@ test-docs: setup
 	$(PY) -m pytest -q docs
 
 bench: setup
+	@$(if $(MAC),echo "the floors are Linux's: make bench needs Linux" >&2; exit 1)
 	cargo run --release -p frameport-bench
 
 check: setup

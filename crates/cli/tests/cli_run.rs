@@ -249,7 +249,7 @@ fn ctrl_c_ends_a_wait_for_input_that_never_comes() {
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, input).unwrap();
         // It catches signals from when it has threads on.
-        while std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count() < 2 {
+        while cli::threads(child.id()) < 2 {
             std::thread::yield_now();
         }
         cli::signal(child.id(), "INT");

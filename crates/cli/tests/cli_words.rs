@@ -29,9 +29,13 @@ fn each_failure_has_one_message_with_a_remedy() {
         (&["run", "-i", "pattern:4x", "--", "cat"], 1, "a test picture is pattern:WIDTHxHEIGHT@FPS:FRAMES"),
         (&["run", "--slots", "0", "--", "cat"], 2, "'--slots <N>': 0 is not in 1..=1024"),
         (&["run", "--slots", "1025", "--", "cat"], 2, "'--slots <N>': 1025 is not in 1..=1024"),
-        // A folder in which nothing can be made, and something that is no file: known before the input is opened.
-        (&["run", "-i", "no.mp4", "-o", "/proc/out.y4m", "--", "cat"], 1, "cannot create output \"/proc/out.y4m\""),
-        (&["run", "-i", "no.mp4", "-o", "/proc", "--", "cat"], 1, "cannot create output \"/proc\": is a directory"),
+        // What is no folder, so that nothing can be made in it, and something that is no file: known before the input is opened.
+        (
+            &["run", "-i", "no.mp4", "-o", "/dev/null/out.y4m", "--", "cat"],
+            1,
+            "cannot create output \"/dev/null/out.y4m\"",
+        ),
+        (&["run", "-i", "no.mp4", "-o", "/", "--", "cat"], 1, "cannot create output \"/\": is a directory"),
         (&["run", "--ready-timeout", "soon", "--", "cat"], 2, "not a number of seconds"),
         (&["walk"], 2, "unrecognized subcommand 'walk'"),
     ];

@@ -357,7 +357,7 @@ fn missing_ffmpeg_names_the_remedy() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
-    let error = open_source("/proc/self/exe", None).map(|_| ()).unwrap_err();
+    let error = open_source(std::env::current_exe().unwrap().to_str().unwrap(), None).map(|_| ()).unwrap_err();
     assert!(matches!(error, MediaError::FfmpegMissing { .. }), "{error:?}");
     let error = error.to_string();
     assert!(error.contains("apt install ffmpeg") && error.contains("pip install imageio-ffmpeg"), "{error}");

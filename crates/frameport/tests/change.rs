@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Watched, byte, is_picture, picture, role, small, small_worker, worker};
+use common::{Thread, Watched, byte, is_picture, picture, role, small, small_worker, worker};
 use frameport::spec::{BytesSpec, PixelFormat, Spec, VideoSpec};
 use frameport::{Delivery, Error, Frame, Link, Until, WaitStrategy, Worker};
 use rustix::process::Signal;
@@ -307,13 +307,10 @@ fn a_loan_waits_for_a_stopped_worker_to_map_the_new_pool() {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let loan = scope.spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+            tell.send(Thread::current()).unwrap();
             worker.loan_until(Until::after(MINUTE)).map(|frame| frame.spec().clone())
         });
-        let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
-        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
-            std::thread::yield_now();
-        }
+        told.recv().unwrap().await_sleep();
         process.signal(Signal::CONT);
         assert_eq!(loan.join().unwrap().unwrap(), size(1));
     });

@@ -6,17 +6,13 @@ mod common;
 #[path = "common/rig.rs"]
 mod rig;
 
-use common::{Random, Watched, is_picture, picture, role, small_worker};
+use common::{Random, Watched, attack, is_picture, picture, resident, role, send_all, small_worker, take_pages_out};
 use frameport::spec::{PixelFormat, Spec, VideoSpec};
 use frameport::{Error, Exit, Frame, Link, Worker};
-use frameport_sys::memory::{Region, Writers};
-use frameport_sys::socket::Control;
 use frameport_wire::control::ToHost;
 use frameport_wire::descriptor::{Descriptor, MAX_META, MAX_PAYLOAD};
 use frameport_wire::layout::{CLOSED, meta_offset, released};
 use rig::{Rig, say};
-use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -160,7 +156,7 @@ fn misbehave(rig: &Rig, role: &str) {
             std::process::exit(0);
         }
         "remap" => {
-            remap(rig);
+            rig.regions.iter().for_each(|got| attack(&got.region, got.sealed));
             std::process::exit(0);
         }
         "scribble" => {
@@ -171,9 +167,7 @@ fn misbehave(rig: &Rig, role: &str) {
             let mut random = Random(3);
             loop {
                 rig.store(5, random.below(size as u64 / 8) as usize * 8, random.next());
-                // The holes read as zeros.
-                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                fallocate(&rig.regions[5].fd, hole, 0, 1 << 14).unwrap();
+                take_pages_out(&rig.regions[5].region);
             }
         }
         "close_early" => rig.set(CLOSED, 1),
@@ -201,37 +195,6 @@ fn misbehave(rig: &Rig, role: &str) {
         }
         "mute" => say(&rig.link, &ToHost::Unknown),
         other => unreachable!("no role {other}"),
-    }
-}
-
-/// A full socket cuts a message in two: the rest follows, or the host would have a reason to complain.
-fn send_all(link: &Control, message: &[u8]) {
-    let mut rest = message;
-    while !rest.is_empty() {
-        rest = &rest[rustix::net::send(link, rest, rustix::net::SendFlags::NOSIGNAL).unwrap()..];
-    }
-}
-
-/// Every way to write the host's memory, or to change the size of any: each must fail.
-fn remap(rig: &Rig) {
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    for got in &rig.regions {
-        let len = got.map.len();
-        let path = format!("/proc/self/fd/{}", got.fd.as_raw_fd());
-        let reopened = std::fs::File::options().read(true).write(true).open(path);
-        let files = [Some(got.fd.try_clone().unwrap()), reopened.ok().map(Into::into)];
-        for fd in files.into_iter().flatten() {
-            ftruncate(&fd, 0).unwrap_err();
-            ftruncate(&fd, 2 * len as u64).unwrap_err();
-            fallocate(&fd, FallocateFlags::empty(), 0, 2 * len as u64).unwrap_err();
-            fcntl_add_seals(&fd, SealFlags::WRITE).unwrap_err();
-            if got.sealed {
-                rustix::io::pwrite(&fd, &[1; 8], 0).unwrap_err();
-                fallocate(&fd, hole, 0, 4096).unwrap_err();
-                fallocate(&fd, FallocateFlags::ZERO_RANGE, 0, 4096).unwrap_err();
-                Region::adopt(fd, len, Writers::Creator).unwrap().map(true).unwrap_err();
-            }
-        }
     }
 }
 
@@ -324,12 +287,6 @@ fn a_lying_worker_ends_and_harms_nobody_else() {
     assert_eq!(PANICS.load(Ordering::Relaxed), 0, "no thread of the host panicked");
 }
 
-/// Bytes of memory in use.
-fn rss() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
-}
-
 fn misbehaviour_that_proves_nothing(neighbour: &mut Neighbour) {
     let worker = start("remap");
     let error = use_it(&worker, "remap", 10 * SECOND).unwrap();
@@ -374,9 +331,9 @@ fn misbehaviour_that_proves_nothing(neighbour: &mut Neighbour) {
     assert!(matches!(worker_beside.recv_timeout(SECOND), Err(Error::WorkerDied(_))));
 
     let worker = start("pool_lies");
-    let before = rss();
+    let before = resident();
     drop(worker.recv_timeout(60 * SECOND).unwrap());
-    assert!(rss() < before + (8 << 20), "{before} bytes before, {} after", rss());
+    assert!(resident() < before + (8 << 20), "{before} bytes before, {} after", resident());
     assert_eq!(worker.output_spec(), Some(common::small().into()), "more than it may have");
     neighbour.works();
 

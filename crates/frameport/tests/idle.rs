@@ -1,5 +1,7 @@
 //! Workers that wait cost memory and nothing else, however many. One test, because it counts what belongs to the whole process.
 //! `FRAMEPORT_IDLE=<workers>` says how many.
+//! Linux only: it counts each thread's sleeps as /proc has them.
+#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod common;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ROLE, Random, Watched, role, small, some_time, worker};
+use common::{ROLE, Random, Watched, all_threads_are_stopped, role, small, some_time, worker, workers_of_this_program};
 use frameport::{Delivery, Error, Link, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -71,12 +71,6 @@ fn host_process(kind: &str) {
     }
 }
 
-fn all_threads_are_stopped(pid: u64) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
-    stats.into_iter().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
-}
-
 /// A host as a process of its own.
 fn host_of(kind: &str) -> Child {
     let mut host = Command::new(std::env::current_exe().unwrap());
@@ -120,17 +114,4 @@ fn a_host_killed_while_it_starts_a_worker_leaves_none(random: &mut Random) {
         let dies = Watched::open(pid).is_none_or(|worker| worker.dies_before(deadline));
         assert!(dies, "worker {pid} was left");
     }
-}
-
-/// Processes that run this program and were started by a host.
-fn workers_of_this_program() -> Vec<u32> {
-    let program = std::env::current_exe().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap();
-    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let same = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-    let linked = |pid: &u32| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"FRAMEPORT_LINK="))
-    };
-    pids.filter(same).filter(linked).collect()
 }

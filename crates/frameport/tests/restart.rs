@@ -2,17 +2,22 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "restart/pools.rs"]
+mod pools;
 #[path = "common/rig.rs"]
 #[expect(dead_code, reason = "one worker here speaks by hand, and does not lie")]
 mod rig;
 
-use common::{ROLE, Random, Watched, is_picture, mapped_regions, open_files, picture, role, small, some_time, worker};
+use common::{
+    ROLE, Random, Watched, is_picture, mapped_regions, open_files, picture, resident, role, small, some_time, threads,
+    worker,
+};
 use frameport::spec::{BytesSpec, PixelFormat, Spec, VideoSpec};
 use frameport::{Audience, Delivery, Error, Exit, Frame, Link, Restart, Worker, WorkerBuilder, select};
 use frameport::{SendStats, Until};
 use rig::Rig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +35,10 @@ fn worker_process() {
     let mark = std::env::var_os(MARK).map(PathBuf::from).unwrap_or_default();
     match role.as_str() {
         "host_of_many_lives" => return nothing_grows(),
-        "host_of_pools" => return pools_are_passed_on(),
-        "grandchild" | "childless" => return keep_parked(&mark, role == "grandchild"),
+        #[cfg(target_os = "linux")]
+        "host_of_pools" => return pools::are_passed_on(),
+        #[cfg(target_os = "linux")]
+        "grandchild" | "childless" => return pools::keep_parked(&mark, role == "grandchild"),
         "liar" if !mark.exists() => return lie(&mark),
         // What follows is for its first life only.
         "never_again" if mark.exists() => std::process::exit(4),
@@ -68,22 +75,6 @@ fn worker_process() {
                 drop(link.send(reply));
             }
         }
-    }
-}
-
-/// A worker that parks, and may leave its link and the memory it was given to a process outside of its group.
-#[expect(clippy::zombie_processes, reason = "it outlives its parent, and its host ends it")]
-fn keep_parked(mark: &PathBuf, with_grandchild: bool) {
-    let rig = Rig::connect();
-    if with_grandchild && !mark.exists() {
-        let inherited = rustix::io::FdFlags::empty();
-        rustix::io::fcntl_setfd(&rig.link, inherited).unwrap();
-        rig.regions.iter().for_each(|got| rustix::io::fcntl_setfd(&got.fd, inherited).unwrap());
-        let child = std::process::Command::new("setsid").args(["sleep", "600"]).spawn().unwrap();
-        std::fs::write(mark, child.id().to_string()).unwrap();
-    }
-    loop {
-        std::thread::park();
     }
 }
 
@@ -335,11 +326,6 @@ fn nothing_grows_over_two_hundred_restarts() {
     run_host("host_of_many_lives");
 }
 
-#[test]
-fn the_memory_of_pools_goes_to_the_next_life_unless_somebody_sees_it() {
-    run_host("host_of_pools");
-}
-
 /// Runs a part of this file as a process of its own, for what belongs to a whole process.
 fn run_host(part: &str) {
     if role().is_some() {
@@ -348,16 +334,6 @@ fn run_host(part: &str) {
     let mut host = std::process::Command::new(std::env::current_exe().unwrap());
     host.args(["worker_process", "--exact", "--nocapture", "--quiet"]).env(ROLE, part);
     assert!(host.status().unwrap().success());
-}
-
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 fn nothing_grows() {
@@ -394,102 +370,6 @@ fn nothing_grows() {
     assert_eq!(worker.event().unwrap().as_raw_fd(), event);
     drop(worker);
     assert_eq!((mapped_regions(), common::children().len()), (0, 0));
-}
-
-/// The inodes of the pools this process maps.
-fn pools() -> BTreeSet<String> {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let pools = maps.lines().filter(|line| line.contains("memfd:frameport-pool"));
-    pools.map(|line| line.split_whitespace().nth(4).unwrap().to_owned()).collect()
-}
-
-fn await_pools(found: impl Fn(&BTreeSet<String>) -> bool) -> BTreeSet<String> {
-    let deadline = Instant::now() + LONG;
-    loop {
-        let now = pools();
-        if found(&now) {
-            return now;
-        }
-        assert!(Instant::now() < deadline, "{now:?}");
-        std::thread::yield_now();
-    }
-}
-
-fn pools_are_passed_on() {
-    let worker = lively("reply", Delivery::Lossless).spawn().unwrap();
-    let mut first = pools();
-    assert_eq!(first.len(), 2);
-    let mut lives = 0;
-    let mut next = |worker: &Worker| {
-        kill(worker);
-        worker.recv_timeout(LONG).unwrap_err();
-        lives += 1;
-        await_restarts(worker, lives);
-    };
-    let exchange = |seq: u64| {
-        send(&worker, seq);
-        let back = worker.recv_timeout(LONG).unwrap();
-        assert!(is_picture(back.payload(), seq + 7));
-        back
-    };
-    for life in 0..3 {
-        drop(exchange(life));
-        next(&worker);
-        assert_eq!(await_pools(|now| now.len() == 2), first, "nothing sees them");
-    }
-    // A received frame, a loan, a view of a sent one, a result that nobody has received.
-    let keepers: [&dyn Fn() -> Box<dyn std::any::Any>; 3] =
-        [&|| Box::new(exchange(10)), &|| Box::new(worker.loan().unwrap()), &|| {
-            let frame = worker.loan().unwrap();
-            let pin = frame.pin();
-            worker.send(frame).unwrap();
-            drop(worker.recv_timeout(LONG).unwrap());
-            Box::new(pin)
-        }];
-    for (index, keep) in keepers.into_iter().enumerate() {
-        let kept = keep();
-        next(&worker);
-        let now = await_pools(|now| now.difference(&first).count() > 0);
-        assert_eq!((now.difference(&first).count(), now.intersection(&first).count()), (1, 2), "keeper {index}");
-        drop(kept);
-        first = await_pools(|now| now.len() == 2);
-    }
-    send(&worker, 20);
-    while worker.stats().received < worker.stats().sent || !worker.receiver("out").unwrap().is_ready() {
-        std::thread::yield_now();
-    }
-    let pid = kill(&worker);
-    await_restarts(&worker, 7);
-    assert_eq!(pools().difference(&first).count(), 2, "the result is still to be received, in whichever pool it lies");
-    assert!(is_picture(worker.recv_timeout(LONG).unwrap().payload(), 27));
-    assert_died(&worker.recv_timeout(LONG).unwrap_err(), pid);
-    drop(worker);
-    assert!(pools().is_empty());
-
-    for (role, fresh) in [("childless", 0), ("grandchild", 2)] {
-        let mark = mark(role);
-        let builder = lively(role, Delivery::Lossless).env(MARK, &mark).grace(Duration::from_millis(20));
-        let worker = builder.spawn().unwrap();
-        let first = pools();
-        let deadline = Instant::now() + LONG;
-        let is_apart = || {
-            let grandchild: u32 = std::fs::read_to_string(&mark).ok()?.parse().ok()?;
-            (common::stat(grandchild, 5)? == u64::from(grandchild)).then_some(())
-        };
-        while fresh > 0 && is_apart().is_none() {
-            assert!(Instant::now() < deadline, "there is no grandchild");
-            std::thread::yield_now();
-        }
-        let pid = kill(&worker);
-        assert_died(&worker.recv_timeout(LONG).unwrap_err(), pid);
-        await_restarts(&worker, 1);
-        let now = await_pools(|now| now.len() == 2);
-        assert_eq!(now.difference(&first).count(), fresh, "{role}");
-        if let Ok(grandchild) = std::fs::read_to_string(&mark) {
-            Watched::open(grandchild.parse().unwrap()).unwrap().signal(rustix::process::Signal::KILL);
-            std::fs::remove_file(&mark).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use frameport_wire::control::{self, Decoder, ToWorker};
 use frameport_wire::layout::SIZES;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 /// Deadlines of starts that fail: one that is enough for a worker to come as far as it gets, if need be, on any machine.
@@ -51,7 +51,7 @@ fn worker_process() {
             say(&hello);
         }
         "closed" => drop(link),
-        "shut" => rustix::net::shutdown(&link, rustix::net::Shutdown::Both).unwrap(),
+        "shut" => common::shut(&link),
         "closed_after_hello" => {
             say(&hello(1, &json!(SIZES)));
             await_message(&link);
@@ -66,13 +66,9 @@ fn worker_process() {
             std::process::exit(4);
         }
         "leaves_a_child" => {
-            // In a session of its own: the end of the worker's group does not reach it.
-            let pid = std::process::Command::new("setsid")
-                .args(["sleep", "60"])
-                .stdin(OwnedFd::from(link))
-                .spawn()
-                .unwrap()
-                .id();
+            // The end of the worker's group does not reach it.
+            let its_link = link.as_fd().try_clone_to_owned().unwrap();
+            let pid = common::apart("sleep").arg("60").stdin(its_link).spawn().unwrap().id();
             let _ = writeln!(std::io::stderr(), "child {pid}");
             std::process::exit(5);
         }
@@ -163,10 +159,10 @@ fn programs_that_do_not_start_say_why() {
     let (error, text) = failure(program("/nowhere/at/all"));
     assert!(matches!(error, Error::Spawn { .. }));
     assert_says(&text, &["cannot start worker 'all' (/nowhere/at/all)", "No such file", "PATH"]);
-    let (error, text) = failure(program("/proc/self/maps"));
+    let (error, text) = failure(program(common::NO_PROGRAM));
     assert!(matches!(error, Error::Spawn { .. }));
     assert_says(&text, &["Permission denied", "is it executable?"]);
-    let (error, _) = failure(program("/bin/true").current_dir("/nowhere"));
+    let (error, _) = failure(program("/bin/sh").current_dir("/nowhere"));
     assert!(matches!(error, Error::Spawn { .. }));
 }
 

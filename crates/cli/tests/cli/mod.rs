@@ -1,15 +1,21 @@
 //! What the tests of the command share: running it, and workers that are the test program itself.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 #![expect(clippy::print_stderr, reason = "what a worker says")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
 
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport::{Error, Frame, Link};
 use serde_json::Value;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+mod system;
+
+pub(crate) use system::*;
 
 const ROLE: &str = "FRAMEPORT_CLI_TEST_ROLE";
 
@@ -137,23 +143,6 @@ impl Running {
 
 pub(crate) fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
-}
-
-/// Whether a process is there and no corpse.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-/// Processes alive whose command line contains `part`.
-pub(crate) fn processes_with(part: &str) -> Vec<u32> {
-    let pids =
-        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    let has = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(part) && is_alive(*pid)
-    };
-    pids.filter(has).collect()
 }
 
 /// The workers: call it in a test named `worker_process`.

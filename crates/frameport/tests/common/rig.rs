@@ -1,6 +1,5 @@
 //! A worker that speaks the protocol by hand and can therefore lie: it stores any word anywhere in what it may write.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use frameport_mem::park::Bells;
@@ -16,7 +15,7 @@ use frameport_wire::layout::{ENTRIES, PRODUCED, SIZES, TAKEN, blocks, page_len};
 /// One region as this worker got it.
 #[derive(Debug)]
 pub(crate) struct Got {
-    pub(crate) fd: OwnedFd,
+    pub(crate) region: Region,
     pub(crate) map: Arc<Map>,
     /// Whether only the host may write it.
     pub(crate) sealed: bool,
@@ -58,10 +57,10 @@ impl Rig {
             sizes.extend([(pool.len, false), (page, true), (page, false)]);
         }
         let doorbell = handles.pop().unwrap();
-        let got = handles.into_iter().zip(sizes).map(|(fd, (len, sealed))| {
+        let got = handles.into_iter().zip(sizes).map(|(handle, (len, sealed))| {
             let writers = if sealed { Writers::Creator } else { Writers::All };
-            let map = Region::adopt(fd.try_clone().unwrap(), len, writers).unwrap().map(!sealed).unwrap();
-            Got { fd, map: Arc::new(map), sealed }
+            let region = Region::adopt(handle, len, writers).unwrap();
+            Got { map: Arc::new(region.map(!sealed).unwrap()), region, sealed }
         });
         let regions: Vec<Got> = got.collect();
         let bells =
