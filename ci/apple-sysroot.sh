@@ -17,6 +17,7 @@ ZIGLANG=0.17.1
 lap() { echo "[${SECONDS}s] $*"; }
 lacking() { echo "no macOS sysroot: $*" >&2; exit 3; }
 
+[[ $(uname) == Linux ]] || lacking "this is for Linux; on a Mac, make test runs everything"
 release=$(rustc -vV | awk '/^release/{print $2}')
 host=$(rustc -vV | awk '/^host/{print $2}')
 own=$(rustc --print sysroot)
@@ -48,6 +49,7 @@ C
   # A dylib would want a linker for macOS before there is one.
   sed -i 's/crate-type = \["dylib", "rlib"\]/crate-type = ["rlib"]/' "$library/std/Cargo.toml"
   lap "sources of the standard library"
+  cargo fetch -q --locked --manifest-path "$library/sysroot/Cargo.toml" || lacking "what the standard library depends on cannot be had"
   for target in $missing; do
     RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$OUT/build __CARGO_DEFAULT_LIB_METADATA=xstd \
       RUSTFLAGS="-Zforce-unstable-if-unmarked -Cembed-bitcode=no" \

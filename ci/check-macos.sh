@@ -1,14 +1,19 @@
 #!/bin/bash
-# What of the macOS build can be proven without a Mac: clippy with warnings denied and a link of code and tests for both
-# processors, and declarations made by hand compared with Apple's headers. Nothing is run.
+# What of the macOS build can be proven without a Mac: clippy with warnings denied and a link of code, tests and
+# examples for both processors, and declarations made by hand compared with Apple's headers. Nothing is run.
 #   ci/check-macos.sh [OUTDIR for the sysroot]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lap() { echo "== [${SECONDS}s] $*"; }
 
-# What compiles for macOS so far: all that ships, and the tests of frameport-sys. Other tests are Linux's alone.
-sys=(-p frameport-sys --lib --test mach --test macos)
-product=(-p frameport-wire -p frameport-mem -p frameport -p frameport-cli -p frameport-python --lib --bins)
+# Everything but the benchmarks, whose floors are Linux's.
+everything=(--workspace --exclude frameport-bench --all-features)
+
+# The choice between systems is made in frameport-sys alone: what uses it is the same code everywhere.
+if grep -rn "target_os" crates bindings examples --include='*.rs' | grep -vE '^crates/sys/src/lib\.rs|^crates/[a-z]+/tests/|^crates/sys/examples/'; then
+  echo "target_os outside of crates/sys/src/lib.rs, in the lines above" >&2
+  exit 1
+fi
 
 sysroot=${1:-.cache/apple}
 ci/apple-sysroot.sh "$sysroot" || {
@@ -32,15 +37,17 @@ module=(-C link-arg=-undefined -C link-arg=dynamic_lookup)
 
 for target in aarch64-apple-darwin x86_64-apple-darwin; do
   lap "clippy $target"
-  cargo clippy -q --locked --target "$target" "${sys[@]}" -- -D warnings
-  cargo clippy -q --locked --target "$target" "${product[@]}" -- -D warnings
+  cargo clippy -q --locked --target "$target" "${everything[@]}" --exclude frameport-python --lib --bins --tests --examples -- -D warnings
+  cargo clippy -q --locked --target "$target" -p frameport-python --lib -- -D warnings
   lap "link $target"
-  cargo test -q --no-run --locked --target "$target" "${sys[@]}"
+  # Tests of the Python extension itself are written in Python.
+  programs=("${everything[@]}" --exclude frameport-python --lib --bins --tests --examples)
+  cargo test -q --no-run --locked --target "$target" "${programs[@]}"
   cargo build -q --locked --target "$target" -p frameport-cli --bins
   cargo rustc -q --locked --target "$target" -p frameport-python --lib -- "${module[@]}"
   built=$CARGO_TARGET_DIR/$target/debug
-  tests=$(cargo test --no-run --locked --target "$target" "${sys[@]}" --message-format json 2> /dev/null)
-  mapfile -t tests < <(python3 -c 'import json, sys; print(*filter(None, (json.loads(line).get("executable") for line in sys.stdin)), sep="\n")' <<< "$tests")
-  python3 ci/apple_imports.py "${tests[@]}" "$built/frameport" "$built/libframeport_native.dylib"
+  linked=$(cargo test --no-run --locked --target "$target" "${programs[@]}" --message-format json 2> /dev/null)
+  mapfile -t linked < <(python3 -c 'import json, sys; print(*filter(None, (json.loads(line).get("executable") for line in sys.stdin)), sep="\n")' <<< "$linked")
+  python3 ci/apple_imports.py "${linked[@]}" "$built/libframeport_native.dylib"
 done
 lap "done"
