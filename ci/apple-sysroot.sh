@@ -49,7 +49,7 @@ C
   # A dylib would want a linker for macOS before there is one.
   sed -i 's/crate-type = \["dylib", "rlib"\]/crate-type = ["rlib"]/' "$library/std/Cargo.toml"
   lap "sources of the standard library"
-  cargo fetch -q --locked --manifest-path "$library/sysroot/Cargo.toml" || lacking "what the standard library depends on cannot be had"
+  RUSTC_BOOTSTRAP=1 cargo fetch -q --locked --manifest-path "$library/sysroot/Cargo.toml" || lacking "what the standard library depends on cannot be had"
   for target in $missing; do
     RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$OUT/build __CARGO_DEFAULT_LIB_METADATA=xstd \
       RUSTFLAGS="-Zforce-unstable-if-unmarked -Cembed-bitcode=no" \

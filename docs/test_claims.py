@@ -10,6 +10,7 @@ import pytest
 HOST = Path(__file__).parent.parent / "examples" / "host.py"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/shm")
 def test_frames_travel_where_dev_shm_has_one_mebibyte() -> None:
     """Containers give /dev/shm 64 MiB, which is where other ways of sharing frames end in SIGBUS."""
     small_shm = "mount -t tmpfs -o size=1m none /dev/shm && df --output=size /dev/shm && exec \"$@\""

@@ -7,7 +7,7 @@ use std::io;
 
 use frameport::spec::{PixelFormat, VideoSpec};
 use frameport_sys::isolation::{self, Level};
-use frameport_sys::limits;
+use frameport_sys::limits::{self, KERNEL};
 use frameport_sys::memory::{HUGE_PAGE, Region, Writers, page_size};
 
 use super::Finding;
@@ -27,16 +27,15 @@ fn kernel() -> Finding {
         let mut numbers = text.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     };
+    let name = format!("{KERNEL} {release}");
     match version(&release) {
-        Some(found) if found < (5, 4) => {
-            Finding::fail("kernel", format!("Linux {release}"), "Linux 5.4 or newer is needed (pidfd, seals)")
-        }
+        Some(found) if found < (5, 4) => Finding::fail("kernel", name, "Linux 5.4 or newer is needed (pidfd, seals)"),
         Some(found) if found < (5, 14) => Finding::warn(
             "kernel",
-            format!("Linux {release}"),
+            name,
             "Linux 5.14 and newer fault pools in before the first frame; 6.12 isolates workers",
         ),
-        _ => Finding::ok("kernel", format!("Linux {release}")),
+        _ => Finding::ok("kernel", name),
     }
 }
 

@@ -13,10 +13,12 @@ mod ways;
 
 #[cfg(target_os = "macos")]
 fn main() {
+    use frameport_sys::limits;
+
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {
-            println!("Darwin {}, {}", frameport_sys::limits::kernel_release(), std::env::consts::ARCH);
+            println!("{} {}, {}", limits::KERNEL, limits::kernel_release(), std::env::consts::ARCH);
             ways::print();
             latency::print();
         }

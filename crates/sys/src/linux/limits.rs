@@ -43,6 +43,9 @@ pub fn open_files() -> OpenFiles {
     OpenFiles { soft: limit.current.unwrap_or(u64::MAX), hard: limit.maximum.unwrap_or(u64::MAX), used: used as u64 }
 }
 
+/// The kernel's name, as `uname -s` prints it.
+pub const KERNEL: &str = "Linux";
+
 /// The release of the running kernel, as `uname -r` prints it.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()

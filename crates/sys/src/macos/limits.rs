@@ -48,6 +48,9 @@ pub fn open_files() -> OpenFiles {
     OpenFiles { soft: limit.current.unwrap_or(u64::MAX), hard: limit.maximum.unwrap_or(u64::MAX), used: used as u64 }
 }
 
+/// The kernel's name, as `uname -s` prints it.
+pub const KERNEL: &str = "Darwin";
+
 /// The release of the running kernel, as `uname -r` prints it.
 #[must_use]
 pub fn kernel_release() -> String {
