@@ -38,11 +38,28 @@ fn peek(map: &Map, at: usize) -> u8 {
     unsafe { place.read_volatile() }
 }
 
-/// This test program again, as a worker that runs the ignored test of that name.
-fn worker(role: &str) -> (Child, Control) {
-    let (control, link) = Control::pair().unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
+/// This test program again, for its ignored test of that name, in a sandbox if there is a rule.
+fn part(role: &str, rule: Option<&str>) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut command = match rule {
+        None => Command::new(program),
+        Some(rule) => {
+            let mut command = Command::new("/usr/bin/sandbox-exec");
+            command.args(["-p", &format!("(version 1)(allow default){rule}")]).arg(program);
+            command
+        }
+    };
     command.args([role, "--exact", "--ignored", "--nocapture"]);
+    command
+}
+
+/// This test program again, as a worker.
+fn worker(role: &str) -> (Child, Control) {
+    worker_of(part(role, None))
+}
+
+fn worker_of(command: Command) -> (Child, Control) {
+    let (control, link) = Control::pair().unwrap();
     (spawn(Spawn { command, link, scope: None, stderr: Stderr::Inherit }).unwrap(), control)
 }
 
@@ -124,6 +141,24 @@ fn twenty_workers_at_once_meet_their_host() {
     for (_, control) in &workers {
         assert_eq!(read::<2>(control), *b"up");
     }
+}
+
+/// M4: either side in a sandbox that denies it its half of the name. The registered port leads the worker to its host.
+#[test]
+fn where_a_sandbox_denies_names_the_registered_port_is_taken() {
+    let (_child, control) = worker_of(part("role_sleeper", Some("(deny mach-lookup)")));
+    assert_eq!(read::<2>(&control), *b"up");
+    let mut host = part("role_host", Some("(deny mach-register)(deny mach-lookup)"));
+    assert!(host.status().unwrap().success());
+}
+
+#[test]
+#[ignore = "a host's part of a test"]
+fn role_host() {
+    let denied = format!("{}.denied.{}", frameport_sys::mach::entrance::PREFIX, std::process::id());
+    assert_eq!(ThisTask.check_in(&denied), Err(frameport_sys::mach::Kern::NOT_PRIVILEGED));
+    let (_child, control) = worker("role_sleeper");
+    assert_eq!(read::<2>(&control), *b"up");
 }
 
 /// M7, in one process: both ends of a registration, its names counted by the number the next new name gets.
