@@ -73,10 +73,10 @@ impl Receiver {
     }
 
     /// Has the worker send frames of another spec from now on, those it answers older ones with aside: see
-    /// [`Sender::change_spec`].
+    /// [`Sender::change_spec`](crate::Sender::change_spec).
     ///
     /// # Errors
-    /// As [`Sender::change_spec`]; [`Error::Config`] at a worker, whose host decides what it sends.
+    /// As [`Sender::change_spec`](crate::Sender::change_spec); [`Error::Config`] at a worker, whose host decides what it sends.
     pub fn change_spec_until(&self, spec: impl Into<Spec>, mut until: Until<'_>) -> Result<(), Error> {
         let spec = spec.into();
         lead!(self, end => end.state.change(end.channel(), &spec, &mut until), (lives, port) => {

@@ -163,7 +163,7 @@ impl Sender {
         }, (lives, port) => lives.try_loan(port))
     }
 
-    /// The link's descriptor for event loops, as [`Receiver::event`]: also readable when a slot may be free after a
+    /// The link's descriptor for event loops, as [`Receiver::event`](crate::Receiver::event): also readable when a slot may be free after a
     /// [`loan_if_free`](Self::loan_if_free) that found none.
     ///
     /// # Errors
