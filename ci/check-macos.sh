@@ -50,4 +50,11 @@ for target in aarch64-apple-darwin x86_64-apple-darwin; do
   mapfile -t linked < <(python3 -c 'import json, sys; print(*filter(None, (json.loads(line).get("executable") for line in sys.stdin)), sep="\n")' <<< "$linked")
   python3 ci/apple_imports.py "${linked[@]}" "$built/libframeport_native.dylib"
 done
+# The models and the simulated system, which make test runs too, have flags of their own.
+lap "models"
+other=${CARGO_TARGET_AARCH64_APPLE_DARWIN_RUSTFLAGS:-}
+RUSTFLAGS="$other --cfg loom" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/model \
+  cargo check -q --locked --target aarch64-apple-darwin -p frameport-mem --test model
+RUSTFLAGS="$other --cfg frameport_sim" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/sim \
+  cargo check -q --locked --target aarch64-apple-darwin -p frameport --test sim
 lap "done"

@@ -1,7 +1,6 @@
 //! Running a model within bounds.
 
 use std::fmt::Debug;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -50,9 +49,7 @@ pub(crate) fn maps() -> &'static [Arc<Map>; 3] {
 
 /// One side's bells, which never ring for an event loop: nobody here has one.
 pub(crate) fn bells(own: &Arc<Map>, peer: &Arc<Map>) -> Bells {
-    static DOORBELL: OnceLock<OwnedFd> = OnceLock::new();
-    let doorbell = DOORBELL.get_or_init(|| Doorbell::pair().unwrap().1).try_clone().unwrap();
-    Bells::new(own, peer, Doorbell::adopt(doorbell), WaitStrategy::Park).unwrap()
+    Bells::new(own, peer, Doorbell::pair().unwrap().0, WaitStrategy::Park).unwrap()
 }
 
 /// An entry whose every word says which it is.
