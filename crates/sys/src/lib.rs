@@ -9,6 +9,8 @@
 mod exit;
 mod level;
 pub mod mach;
+mod one_region;
+mod plan;
 mod writers;
 
 #[cfg(frameport_sim)]

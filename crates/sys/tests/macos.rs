@@ -4,14 +4,17 @@
 
 use std::io;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use frameport_sys::event::{Doorbell, Event, wait_any};
 use frameport_sys::inherit::take_link;
+use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::surface::{Key, Opened, Registrar};
 use frameport_sys::mach::{ReceiveRight, Received, Surface as _, Task};
 use frameport_sys::memory::{Map, Region, Writers};
+use frameport_sys::pixels::{Intent, Picture, Pixels, Place, Plan, Plane, Store};
 use frameport_sys::poll::Poller;
 use frameport_sys::process::{Child, Exit, Signal, Spawn, Stderr, spawn};
 use frameport_sys::socket::Control;
@@ -20,7 +23,21 @@ use frameport_sys::task::ThisTask;
 use frameport_sys::{futex, limits};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const BGRA: u32 = u32::from_be_bytes(*b"BGRA");
+
+/// A picture of that size, its chroma as in 4:2:0.
+fn picture(format: &'static str, (width, height): (u32, u32), elements: &[usize]) -> Picture {
+    let (across, down) = (width as usize, height as usize);
+    let plane = |(index, &element): (usize, &usize)| {
+        let by = if index == 0 { 1 } else { 2 };
+        let place = Place { offset: 0, stride: 0 };
+        Plane { width: across.div_ceil(by), rows: down.div_ceil(by), element, place }
+    };
+    Picture { format, full_range: false, width, height, planes: elements.iter().enumerate().map(plane).collect() }
+}
+
+fn bgra() -> Arc<Surface> {
+    Arc::new(Surface::create(&picture("bgra", (64, 48), &[4])).unwrap())
+}
 
 fn poke(map: &Map, at: usize, value: u8) {
     assert!(at < map.len() && map.is_writable());
@@ -166,19 +183,68 @@ fn role_host() {
 fn ten_thousand_registrations_leave_no_name_and_no_surface_in_use() {
     let port = ReceiveRight::new(&ThisTask, 16).unwrap();
     let to = port.make_send().unwrap();
-    let surface = Surface::create(BGRA, 64, 48, 4).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    for generation in 0..10_000 {
-        let key = Key { pool: 1, slot: 0, generation };
-        registrar.register(&to, key, &surface, MINUTE).unwrap();
+    let surface = bgra();
+    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    for number in 0..10_000 {
+        registrar.register(&to, Key { pool: number, slot: 0, of: 1 }, &surface, MINUTE).unwrap();
         let message = Received::next(&port, MINUTE).unwrap().unwrap();
-        opened.open(&ThisTask, message, std::process::id(), |_| Some(surface.geometry())).unwrap();
-        let hold = opened.hold(key).unwrap();
+        let all = opened.open(&ThisTask, message, std::process::id(), number).unwrap().unwrap();
+        let slots = Arc::new(Slots::adopt(all, 1, &surface.geometry()).unwrap());
+        let access = slots.access(0, Intent::Read).unwrap();
         assert!(surface.is_in_use());
-        drop(hold);
+        drop(access);
         assert!(!surface.is_in_use());
-        registrar.retire(1);
-        opened.retire(1);
+    }
+}
+
+/// M9: whatever the system makes of sizes that are odd, both sides lay it out alike, and every byte of a plane is its own.
+#[test]
+fn surfaces_of_odd_sizes_are_what_their_spec_says() {
+    for (format, elements) in [("nv12", &[1, 2][..]), ("p010le", &[2, 4]), ("bgra", &[4]), ("rgbaf16le", &[8])] {
+        for size in [(1, 1), (13, 7), (1919, 1079), (1920, 1080)] {
+            let mut picture = picture(format, size, elements);
+            let plan = Plan { slots: 3, stride: 1, len: 3, writers: Writers::All, picture: Some(picture.clone()) };
+            let (store, ours) = Store::create(&plan).unwrap();
+            let places = ours.places().expect("surfaces, not a region");
+            picture.planes.iter_mut().zip(&places).for_each(|(plane, place)| plane.place = *place);
+            let plan = Plan { stride: ours.stride(), len: 3 * ours.stride(), picture: Some(picture.clone()), ..plan };
+            let theirs = Arc::new(Pixels::adopt(store.try_clone().unwrap().into_handle(), &plan).unwrap());
+            let ours = Arc::new(ours);
+            let filled = ours.access(1, Intent::Write).unwrap();
+            each_byte(&ours, &picture, |at, value| {
+                // SAFETY: inside the slot, locked for writing.
+                unsafe { at.write_volatile(value) }
+            });
+            drop(filled);
+            let seen = theirs.access(1, Intent::Read).unwrap();
+            each_byte(&theirs, &picture, |at, value| {
+                // SAFETY: inside the slot, locked for reading.
+                assert_eq!(unsafe { at.read_volatile() }, value);
+            });
+            drop(seen);
+            assert!(!ours.surface(1).unwrap().is_in_use());
+            let wrong = &mut picture.planes[0].place.stride;
+            *wrong += 64;
+            let plan = Plan { picture: Some(picture), ..plan };
+            let error = Pixels::adopt(store.into_handle(), &plan).unwrap_err();
+            assert!(error.to_string().contains("stride"), "{error}");
+        }
+    }
+}
+
+/// Calls `it` with the place of each value of slot 1, and what should be there.
+fn each_byte(pixels: &Pixels, picture: &Picture, it: impl Fn(*mut u8, u8)) {
+    let (base, len) = pixels.slot(1).unwrap();
+    let mut count = 0_u32;
+    for Plane { width, rows, element, place } in picture.planes.iter().copied() {
+        for row in 0..rows {
+            for column in 0..width * element {
+                let at = place.offset + row * place.stride + column;
+                assert!(at < len);
+                count = count.wrapping_mul(31).wrapping_add(7);
+                it(base.as_ptr().wrapping_add(at), (count >> 16) as u8);
+            }
+        }
     }
 }
 
@@ -187,11 +253,11 @@ fn ten_thousand_registrations_leave_no_name_and_no_surface_in_use() {
 fn a_full_queue_keeps_no_surface_in_use() {
     let port = ReceiveRight::new(&ThisTask, 1).unwrap();
     let to = port.make_send().unwrap();
-    let (first, second) = (Surface::create(BGRA, 64, 48, 4).unwrap(), Surface::create(BGRA, 64, 48, 4).unwrap());
-    let mut registrar = Registrar::default();
-    registrar.register(&to, Key { pool: 1, slot: 0, generation: 0 }, &first, Duration::ZERO).unwrap();
+    let (first, second) = (bgra(), bgra());
+    let mut registrar = Registrar::new();
+    registrar.register(&to, Key { pool: 1, slot: 0, of: 2 }, &first, Duration::ZERO).unwrap();
     for _ in 0..100 {
-        registrar.register(&to, Key { pool: 1, slot: 1, generation: 0 }, &second, Duration::ZERO).unwrap_err();
+        registrar.register(&to, Key { pool: 1, slot: 1, of: 2 }, &second, Duration::ZERO).unwrap_err();
         assert!(!second.is_in_use());
     }
     assert!(first.is_in_use());

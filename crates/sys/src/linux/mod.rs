@@ -8,6 +8,7 @@ pub mod inherit;
 pub mod isolation;
 pub mod limits;
 pub mod memory;
+pub mod pixels;
 pub mod poll;
 pub mod process;
 pub mod socket;

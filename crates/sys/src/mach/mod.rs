@@ -20,6 +20,7 @@ pub mod error;
 pub mod handover;
 pub mod host;
 pub mod message;
+pub mod pool;
 pub mod received;
 pub mod rendezvous;
 pub mod right;

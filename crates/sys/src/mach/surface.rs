@@ -1,13 +1,13 @@
-//! Surfaces: handed over once each, opened, compared with what was agreed, and counted while in use.
+//! Surfaces: handed over once each, opened, and compared with what was agreed.
 //!
-//! *Who calls it*: pools, on both sides. *Invariants*: a surface's port exists from its creation to the end of one message:
-//! moved to the worker, or released where that fails; the worker opens the surface and releases the port at once, whatever
-//! came of it, for a living port keeps the surface in use for ever. A surface is used by a worker only through [`Hold`]. No
-//! more than [`MAX_SURFACES`] belong to one peer. *A hostile peer*: a worker sends no surfaces; what it says of one is a slot
-//! and a generation the host has announced, or nothing.
+//! *Who calls it*: the control channel on both sides, and [`pool`](super::pool). *Invariants*: a surface's port exists from its
+//! creation to the end of one message: moved to the worker, or released where that fails; the worker opens the surface and
+//! releases the port at once, whatever came of it, for a living port keeps the surface in use for ever. The surfaces of a pool
+//! cross in the order of their slots. No more than [`MAX_SURFACES`] belong to one peer. *A hostile peer*: a worker sends no
+//! surfaces, and the worker believes its host's process alone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::check_in::id;
@@ -15,7 +15,7 @@ use super::error::{Check, SetupError, Sign};
 use super::message::{Outgoing, SendError};
 use super::received::{Received, Shape};
 use super::right::SendRight;
-use super::task::{Surface, Task};
+use super::task::{Kern, Surface, Task};
 
 /// Most surfaces one peer may have, all pools together.
 pub const MAX_SURFACES: usize = 64;
@@ -70,31 +70,6 @@ impl fmt::Display for Mismatch {
 }
 
 impl Geometry {
-    const WORDS: usize = 6 + 4 * MAX_PLANES;
-
-    fn words(&self) -> [u32; Self::WORDS] {
-        let mut words = [0; Self::WORDS];
-        let planes = self.planes.iter().flat_map(|plane| [plane.width, plane.height, plane.stride, plane.offset]);
-        let head = [self.format, self.width, self.height, self.plane_count, self.len as u32, (self.len >> 32) as u32];
-        words.iter_mut().zip(head.into_iter().chain(planes)).for_each(|(word, value)| *word = value);
-        words
-    }
-
-    fn of(word: impl Fn(usize) -> u32) -> Self {
-        let plane = |index: usize| {
-            let at = 6 + 4 * index;
-            Plane { width: word(at), height: word(at + 1), stride: word(at + 2), offset: word(at + 3) }
-        };
-        Self {
-            format: word(0),
-            width: word(1),
-            height: word(2),
-            plane_count: word(3),
-            len: u64::from(word(4)) | u64::from(word(5)) << 32,
-            planes: std::array::from_fn(plane),
-        }
-    }
-
     /// Where `self`, found, is not `agreed`, and where its planes do not lie inside it.
     ///
     /// # Errors
@@ -126,100 +101,87 @@ impl Geometry {
     }
 }
 
-/// Which surface: its pool, its slot there, and the pool's generation of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Which surface: its pool, by the number its handle has on this link, and its slot there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The pool.
     pub pool: u32,
     /// The slot.
     pub slot: u32,
-    /// Counts the surfaces this slot has had.
-    pub generation: u64,
+    /// How many slots the pool has.
+    pub of: u32,
 }
 
-const KEY_WORDS: usize = 4;
+/// The form of a registration: the surface's port; its key.
+pub const REGISTER: Shape = Shape { id: id::REGISTER, ports: 1, payload: 3 };
 
-/// The form of a registration: the surface's port; key and geometry.
-pub const REGISTER: Shape = Shape { id: id::REGISTER, ports: 1, payload: KEY_WORDS + Geometry::WORDS };
-
-/// How far a surface is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Sent,
-    Open,
+/// Those of `known` that are still there.
+fn living<S>(known: &mut Vec<Weak<S>>) -> usize {
+    known.retain(|surface| surface.strong_count() > 0);
+    known.len()
 }
 
-/// The host's record of one worker's surfaces.
-#[derive(Debug, Default)]
-pub struct Registrar(Vec<(Key, Progress)>);
+/// The host's record of the surfaces one worker has been handed.
+#[derive(Debug)]
+pub struct Registrar<S>(Vec<Weak<S>>);
 
-impl Registrar {
+impl<S: Surface> Registrar<S> {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Hands a surface to the worker.
     ///
     /// # Errors
-    /// Too many; the same one twice; the worker's queue is full ([`SetupError::QueueFull`]) or it is gone; the system makes no
-    /// port. The surface is the host's alone again then.
-    pub fn register<T: Task>(
+    /// Too many that are still there; the worker's queue is full ([`SetupError::QueueFull`]) or it is gone; the system makes no
+    /// port. No right of it is left then.
+    pub fn register<T: Task<Surface = S>>(
         &mut self,
         to: &SendRight<T>,
         key: Key,
-        surface: &T::Surface,
+        surface: &Arc<S>,
         limit: Duration,
     ) -> Result<(), SetupError> {
-        if self.0.len() >= MAX_SURFACES {
+        if living(&mut self.0) >= MAX_SURFACES {
             return Err(SetupError::TooManySurfaces { slot: key.slot, limit: MAX_SURFACES });
         }
-        if self.0.iter().any(|(known, _)| (known.pool, known.slot) == (key.pool, key.slot)) {
-            return Err(Check::Content.into());
-        }
-        let mut payload = vec![key.pool, key.slot, key.generation as u32, (key.generation >> 32) as u32];
-        payload.extend(surface.geometry().words());
         let name = to.task().surface_port(surface)?;
-        let port = SendRight::own(to.task(), name).ok_or(super::Kern::FAILURE)?;
-        Outgoing::new(id::REGISTER, payload).moving(port).send(to, limit).map_err(|error| match error {
+        let port = SendRight::own(to.task(), name).ok_or(Kern::FAILURE)?;
+        let message = Outgoing::new(id::REGISTER, vec![key.pool, key.slot, key.of]).moving(port);
+        message.send(to, limit).map_err(|error| match error {
             SendError::Full => SetupError::QueueFull { slot: key.slot },
             SendError::Gone => SetupError::Died(Sign::DeadName),
             other => SetupError::Send(other),
         })?;
-        self.0.push((key, Progress::Sent));
+        self.0.push(Arc::downgrade(surface));
         Ok(())
-    }
-
-    /// The worker says that it has opened a surface. Frames may travel in its slot from now on.
-    ///
-    /// # Errors
-    /// A surface it was not sent, or has opened before: a violation.
-    pub fn opened(&mut self, key: Key) -> Result<(), Check> {
-        let known = self.0.iter_mut().find(|(known, progress)| *known == key && *progress == Progress::Sent);
-        known.map(|(_, progress)| *progress = Progress::Open).ok_or(Check::Content)
-    }
-
-    /// Whether the worker has opened the surface of a slot.
-    #[must_use]
-    pub fn is_open(&self, key: Key) -> bool {
-        self.0.contains(&(key, Progress::Open))
-    }
-
-    /// Forgets the surfaces of a pool.
-    pub fn retire(&mut self, pool: u32) {
-        self.0.retain(|(key, _)| key.pool != pool);
     }
 }
 
-/// The worker's surfaces.
+impl<S: Surface> Default for Registrar<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The worker's record of its surfaces, and those of a pool of which some are still to come.
 #[derive(Debug)]
 pub struct Opened<S> {
-    surfaces: Vec<(Key, Arc<S>)>,
+    known: Vec<Weak<S>>,
+    arriving: Vec<Arc<S>>,
 }
 
 impl<S: Surface> Opened<S> {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { surfaces: Vec::new() }
+        Self { known: Vec::new(), arriving: Vec::new() }
     }
 
-    /// Opens the surface that `message` hands over, if it comes from process `host` and is what `agreed` says of its pool.
+    /// Opens the surface that `message` hands over, if it comes from process `host` and is the next of pool `number`. All of
+    /// them with the last; they are still to be compared with what was agreed, by [`Slots::adopt`](super::pool::Slots::adopt).
     ///
     /// # Errors
     /// What is wrong with the message or the surface; nothing of either is kept.
@@ -228,73 +190,39 @@ impl<S: Surface> Opened<S> {
         task: &T,
         message: Received<T>,
         host: u32,
-        agreed: impl FnOnce(Key) -> Option<Geometry>,
-    ) -> Result<Key, SetupError> {
+        number: u32,
+    ) -> Result<Option<Vec<Arc<S>>>, SetupError> {
         let mut message = message.check(REGISTER)?;
         let sender = message.sender().pid();
         if sender != host {
             return Err(Check::Process { found: sender, expected: host }.into());
         }
-        let generation = u64::from(message.word(2)) | u64::from(message.word(3)) << 32;
-        let key = Key { pool: message.word(0), slot: message.word(1), generation };
-        let announced = Geometry::of(|index| message.word(KEY_WORDS + index));
+        let key = Key { pool: message.word(0), slot: message.word(1), of: message.word(2) };
         let port = message.take().ok_or(Check::DeadRight)?;
         let surface = task.surface_from_port(port.name()?);
         // Before any look at what came of it: as long as the port lives, the surface is in use.
         drop(port);
-        if self.surfaces.len() >= MAX_SURFACES {
-            return Err(SetupError::TooManySurfaces { slot: key.slot, limit: MAX_SURFACES });
-        }
-        if self.surfaces.iter().any(|(known, _)| (known.pool, known.slot) == (key.pool, key.slot)) {
+        if key.pool != number || key.slot as usize != self.arriving.len() || key.slot >= key.of {
             return Err(Check::Content.into());
         }
-        let agreed = agreed(key).ok_or(Check::Content)?;
-        let surface = surface.ok_or(SetupError::SurfaceLookupFailed { slot: key.slot })?;
-        let differs = |mismatch| SetupError::SurfaceMismatch { slot: key.slot, mismatch };
-        announced.check(&agreed).map_err(differs)?;
-        surface.geometry().check(&announced).map_err(differs)?;
-        self.surfaces.push((key, Arc::new(surface)));
-        Ok(key)
+        if living(&mut self.known) >= MAX_SURFACES {
+            return Err(SetupError::TooManySurfaces { slot: key.slot, limit: MAX_SURFACES });
+        }
+        let surface = Arc::new(surface.ok_or(SetupError::SurfaceLookupFailed { slot: key.slot })?);
+        self.known.push(Arc::downgrade(&surface));
+        self.arriving.push(surface);
+        Ok((self.arriving.len() == key.of as usize).then(|| std::mem::take(&mut self.arriving)))
     }
 
-    /// Begins to use a surface.
+    /// Whether a pool has come in part.
     #[must_use]
-    pub fn hold(&self, key: Key) -> Option<Hold<S>> {
-        self.surfaces.iter().find(|(known, _)| *known == key).map(|(_, surface)| Hold::new(surface.clone()))
-    }
-
-    /// Gives up the surfaces of a pool; those held stay until their holds end.
-    pub fn retire(&mut self, pool: u32) {
-        self.surfaces.retain(|(key, _)| key.pool != pool);
+    pub fn is_partial(&self) -> bool {
+        !self.arriving.is_empty()
     }
 }
 
 impl<S: Surface> Default for Opened<S> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A surface in use: its count is raised for as long as this lives. A process's share of it ends with the process.
-#[derive(Debug)]
-pub struct Hold<S: Surface>(Arc<S>);
-
-impl<S: Surface> Hold<S> {
-    /// Raises the count.
-    pub fn new(surface: Arc<S>) -> Self {
-        surface.begin_use();
-        Self(surface)
-    }
-
-    /// The surface.
-    #[must_use]
-    pub fn surface(&self) -> &S {
-        &self.0
-    }
-}
-
-impl<S: Surface> Drop for Hold<S> {
-    fn drop(&mut self) {
-        self.0.end_use();
     }
 }

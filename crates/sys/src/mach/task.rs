@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::message::Buffer;
 use super::surface::Geometry;
+use crate::plan::Intent;
 
 /// The name a right has in one process's space (`mach_port_name_t`). Means nothing anywhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,6 +229,15 @@ pub trait Task: Clone + fmt::Debug {
 pub trait Surface {
     /// What the system says of it (`IOSurfaceGetWidth` and so on): to be believed, unlike what a peer says.
     fn geometry(&self) -> Geometry;
+
+    /// `IOSurfaceLock`: for a write, or with `kIOSurfaceLockReadOnly`. It makes what others wrote visible; it keeps nobody out.
+    ///
+    /// # Errors
+    /// What the framework answers; then it is not locked.
+    fn lock(&self, intent: Intent) -> Result<(), Kern>;
+
+    /// `IOSurfaceUnlock`, with the options of the lock.
+    fn unlock(&self, intent: Intent);
 
     /// `IOSurfaceIncrementUseCount`.
     fn begin_use(&self);

@@ -37,7 +37,8 @@ impl Doorbell {
     /// The other side's ends, as they came. One that is no doorbell never rings.
     #[must_use]
     pub fn adopt(handle: Handle) -> Self {
-        let mut ends = handle.0.rights.iter().map(|right| from_fileport(right));
+        let rights = handle.into_bundle().map(|bundle| bundle.rights).unwrap_or_default();
+        let mut ends = rights.iter().map(|right| from_fileport(right));
         Self(ends.next().flatten().zip(ends.next().flatten()))
     }
 

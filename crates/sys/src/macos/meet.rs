@@ -94,7 +94,7 @@ impl Meeting {
     /// `WouldBlock` when it has not, or its queue is full; `BrokenPipe` when it is gone.
     pub(super) fn with_link<R>(&self, it: impl FnOnce(&HostLink<ThisTask>) -> Result<R, SetupError>) -> io::Result<R> {
         let failed = |why: SetupError| match why {
-            SetupError::Send(SendError::Full) => io::ErrorKind::WouldBlock.into(),
+            SetupError::Send(SendError::Full) | SetupError::QueueFull { .. } => io::ErrorKind::WouldBlock.into(),
             SetupError::Died(_) => io::ErrorKind::BrokenPipe.into(),
             other => io::Error::other(other),
         };

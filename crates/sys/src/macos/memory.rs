@@ -90,7 +90,8 @@ impl Region {
     /// `InvalidData` when it has another size, or more may be done with it than should.
     pub fn adopt(handle: Handle, len: usize, writers: Writers) -> io::Result<Self> {
         let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let (found, mut rights) = (handle.0.len, handle.0.rights.into_iter());
+        let bundle = handle.into_bundle().ok_or_else(|| wrong("the handle is that of surfaces"))?;
+        let (found, mut rights) = (bundle.len, bundle.rights.into_iter());
         let (Some(entry), None) = (rights.next(), rights.next()) else {
             return Err(wrong("the handle is not that of a region"));
         };

@@ -13,6 +13,7 @@ pub mod isolation;
 pub mod limits;
 mod meet;
 pub mod memory;
+pub mod pixels;
 pub mod poll;
 pub mod process;
 mod raw;

@@ -14,13 +14,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 
-use super::handle::Handle;
+use super::handle::{Handle, Kind};
 use super::meet::Meeting;
 use super::poll::Watched;
+use super::surface::Surface;
 use super::task::ThisTask;
 use crate::mach::check_in::id;
 use crate::mach::handover;
 use crate::mach::received::Received;
+use crate::mach::surface::{Key, Opened, Registrar};
 use crate::mach::worker::WorkerLink;
 
 /// Most handles one message carries.
@@ -73,6 +75,14 @@ enum Side {
     Worker(Box<WorkerLink<ThisTask>>),
 }
 
+/// Messages with handles that were sent, and whose bytes were not.
+#[derive(Debug, Default)]
+struct Ahead {
+    handles: usize,
+    /// Of the handle after those, where it is a pool's.
+    surfaces: u32,
+}
+
 /// One end of a control channel.
 #[derive(Debug)]
 pub struct Control {
@@ -81,15 +91,20 @@ pub struct Control {
     side: Side,
     /// Handles that went through so far.
     handed: AtomicU32,
-    /// Handles that are ahead of the bytes they belong to. Held while something is sent.
-    ahead: Mutex<usize>,
+    /// What is ahead of the bytes it belongs to. Held while something is sent.
+    ahead: Mutex<Ahead>,
+    /// The surfaces the worker was sent, or has opened.
+    registrar: Mutex<Registrar<Surface>>,
+    opened: Mutex<Opened<Surface>>,
     /// Milliseconds a read may take; zero: any time.
     read_limit: AtomicU64,
 }
 
 impl Control {
     fn new(read: OwnedFd, write: OwnedFd, side: Side) -> Self {
-        Self { read, write, side, handed: AtomicU32::new(0), ahead: Mutex::new(0), read_limit: AtomicU64::new(0) }
+        let (handed, read_limit) = (AtomicU32::new(0), AtomicU64::new(0));
+        let (ahead, registrar, opened) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { read, write, side, handed, ahead, registrar, opened, read_limit }
     }
 
     /// Two connected ends, both close-on-exec: the host's, and the worker's to be spawned with.
@@ -157,17 +172,33 @@ impl Control {
             if handles.len() > MAX_HANDLES {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            for handle in handles.iter().skip(*ahead) {
-                meeting.with_link(|link| {
-                    handover::give(link.peer(), self.handed.load(Ordering::Relaxed), &handle.0, Duration::ZERO)
-                })?;
+            for handle in handles.iter().skip(ahead.handles) {
+                let number = self.handed.load(Ordering::Relaxed);
+                match &handle.0 {
+                    Kind::Rights(rights) => {
+                        meeting.with_link(|link| handover::give(link.peer(), number, rights, Duration::ZERO))?;
+                    }
+                    Kind::Surfaces(surfaces) => self.register(meeting, number, surfaces, &mut ahead.surfaces)?,
+                }
                 self.handed.fetch_add(1, Ordering::Relaxed);
-                *ahead += 1;
+                *ahead = Ahead { handles: ahead.handles + 1, surfaces: 0 };
             }
         }
         let sent = retry_on_intr(|| rustix::io::write(&self.write, bytes))?;
-        *ahead = 0;
+        *ahead = Ahead::default();
         Ok(sent)
+    }
+
+    /// Hands over those surfaces of a pool that were not before.
+    fn register(&self, meeting: &Meeting, pool: u32, surfaces: &[Arc<Surface>], sent: &mut u32) -> io::Result<()> {
+        let mut registrar = self.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = u32::try_from(surfaces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        for (slot, surface) in (0..).zip(surfaces).skip(*sent as usize) {
+            let key = Key { pool, slot, of };
+            meeting.with_link(|link| registrar.register(link.peer(), key, surface, Duration::ZERO))?;
+            *sent += 1;
+        }
+        Ok(())
     }
 
     /// Waits until there is room to send, or the peer is gone, `limit` at most.
@@ -217,12 +248,23 @@ impl Control {
         while let Some(message) =
             Received::next(link.port(), Duration::ZERO).map_err(|error| wrong(error.to_string()))?
         {
-            if message.id() != id::HAND_OVER {
-                return Err(wrong(format!("a message {:#x} came where handles were expected", message.id())));
+            let number = self.handed.load(Ordering::Relaxed);
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let handle = match message.id() {
+                id::HAND_OVER if !opened.is_partial() => {
+                    let taken = handover::take(message, link.host(), number);
+                    Some(Kind::Rights(taken.map_err(|check| wrong(check.to_string()))?))
+                }
+                id::REGISTER => {
+                    let surfaces = opened.open(&ThisTask, message, link.host(), number);
+                    surfaces.map_err(|error| wrong(error.to_string()))?.map(Kind::Surfaces)
+                }
+                other => return Err(wrong(format!("a message {other:#x} came where handles were expected"))),
+            };
+            if let Some(handle) = handle {
+                self.handed.fetch_add(1, Ordering::Relaxed);
+                handles.push(Handle(handle));
             }
-            let number = self.handed.fetch_add(1, Ordering::Relaxed);
-            let bundle = handover::take(message, link.host(), number).map_err(|check| wrong(check.to_string()))?;
-            handles.push(Handle(bundle));
         }
         Ok(got)
     }

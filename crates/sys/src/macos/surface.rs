@@ -1,16 +1,23 @@
 //! IOSurfaces: made, opened, looked at. Not run: no Mac was at hand.
 //!
-//! *Who calls it*: [`crate::mach::surface`]. *Invariants*: a surface's size and layout are what the system says, not what was
-//! asked for; a use that was begun is ended in the process that began it. *A hostile peer* that may map a surface may write
-//! it: no public read-only hand-over is known, so that what a fan-out's surfaces promise is a convention.
+//! *Who calls it*: [`crate::mach::surface`], and [`pixels`](super::pixels) to make them. *Invariants*: a surface's size and
+//! layout are what the system says, not what was asked for; a use that was begun is ended in the process that began it.
+//! *A hostile peer* that may map a surface may write it: no public read-only hand-over is known, so that what a fan-out's
+//! surfaces promise is a convention.
 
-use objc2_core_foundation::{CFDictionary, CFNumber, CFRetained, CFString, CFType};
+use std::ptr::NonNull;
+
+use objc2_core_foundation::{CFArray, CFDictionary, CFNumber, CFRetained, CFString, CFType};
 use objc2_io_surface::{
-    IOSurfaceRef, kIOSurfaceBytesPerElement, kIOSurfaceHeight, kIOSurfacePixelFormat, kIOSurfaceWidth,
+    IOSurfaceLockOptions, IOSurfaceRef, kIOSurfaceAllocSize, kIOSurfaceBytesPerElement, kIOSurfaceBytesPerRow,
+    kIOSurfaceHeight, kIOSurfacePixelFormat, kIOSurfacePlaneBytesPerElement, kIOSurfacePlaneBytesPerRow,
+    kIOSurfacePlaneHeight, kIOSurfacePlaneInfo, kIOSurfacePlaneOffset, kIOSurfacePlaneSize, kIOSurfacePlaneWidth,
+    kIOSurfaceWidth,
 };
 
-use crate::mach::Name;
+use super::pixels::{self, Intent, Picture, Place};
 use crate::mach::surface::{Geometry, MAX_PLANES, Plane};
+use crate::mach::{Kern, Name};
 
 /// A surface this process holds.
 #[derive(Debug)]
@@ -25,24 +32,107 @@ unsafe impl Send for Surface {}
 // SAFETY: as above.
 unsafe impl Sync for Surface {}
 
+/// The system's pixel format for FFmpeg's, and what of it has which range; none where IOSurface has no such format, or the
+/// system's frameworks are not known to read it (CVPixelBuffer.h).
+fn format(picture: &Picture) -> Option<u32> {
+    let name = match (picture.format, picture.full_range) {
+        ("nv12", false) => b"420v",
+        ("nv12", true) => b"420f",
+        ("p010le", false) => b"x420",
+        ("p010le", true) => b"xf20",
+        ("bgra", _) => b"BGRA",
+        ("rgba", _) => b"RGBA",
+        ("rgbaf16le", _) => b"RGhA",
+        ("gray", _) => b"L008",
+        ("gray16le", _) => b"L016",
+        _ => return None,
+    };
+    Some(u32::from_be_bytes(*name))
+}
+
+/// What surfaces of a picture are to be, laid out as `place` says of each plane and `len` of the whole.
+pub(super) fn geometry(
+    picture: &Picture,
+    place: impl Fn(usize, &pixels::Plane) -> Place,
+    len: u64,
+) -> Option<Geometry> {
+    let mut planes = [Plane::default(); MAX_PLANES];
+    for (index, (plane, into)) in picture.planes.iter().zip(&mut planes).enumerate() {
+        let (Place { offset, stride }, width, height) = (place(index, plane), plane.width, plane.rows);
+        *into =
+            Plane { width: fitting(width), height: fitting(height), stride: fitting(stride), offset: fitting(offset) };
+    }
+    let (width, height, plane_count) = (picture.width, picture.height, u32::try_from(picture.planes.len()).ok()?);
+    Some(Geometry { format: format(picture)?, width, height, plane_count, planes, len })
+}
+
+type Numbers = CFDictionary<CFString, CFType>;
+
+/// A dictionary of numbers.
+fn numbers<const N: usize>(keys: &[&CFString; N], values: [usize; N]) -> CFRetained<Numbers> {
+    let values = values.map(|value| CFNumber::new_i64(i64::try_from(value).unwrap_or(i64::MAX)));
+    let values: [&CFType; N] = values.each_ref().map(|value| value.as_ref());
+    CFDictionary::from_slices(keys, &values)
+}
+
 impl Surface {
-    /// A surface of one plane, laid out as the system likes it. None where it makes none: no memory, an unknown format.
-    ///
-    /// `format` is the pixel format's four characters, `element` the bytes of a pixel.
+    /// A surface for a picture, its rows and planes where the system likes them. None where it makes none: no memory, a format
+    /// it does not have.
     #[must_use]
-    pub fn create(format: u32, width: u32, height: u32, element: u32) -> Option<Self> {
+    pub fn create(picture: &Picture) -> Option<Self> {
         // SAFETY: the frameworks' constants are set when they are loaded, before any code of ours runs.
-        let (width_key, height_key) = unsafe { (kIOSurfaceWidth, kIOSurfaceHeight) };
+        let [width, height] = unsafe { [kIOSurfaceWidth, kIOSurfaceHeight] };
         // SAFETY: as above.
-        let (format_key, element_key) = unsafe { (kIOSurfacePixelFormat, kIOSurfaceBytesPerElement) };
-        let number = |value: u32| CFNumber::new_i64(value.into());
-        let values = [number(width), number(height), number(format), number(element)];
-        let keys: [&CFString; 4] = [width_key, height_key, format_key, element_key];
-        let values: [&CFType; 4] = values.each_ref().map(|value| value.as_ref());
-        let properties = CFDictionary::<CFString, CFType>::from_slices(&keys, &values);
+        let [row, element] = unsafe { [kIOSurfaceBytesPerRow, kIOSurfaceBytesPerElement] };
+        // SAFETY: as above.
+        let [pixels, all] = unsafe { [kIOSurfacePixelFormat, kIOSurfaceAllocSize] };
+        let (format, across, down) = (format(picture)? as usize, picture.width as usize, picture.height as usize);
+        let properties = match picture.planes.as_slice() {
+            // No plane information for one plane.
+            [plane] => {
+                let stride = IOSurfaceRef::align_property(row, plane.width.checked_mul(plane.element)?);
+                let len = IOSurfaceRef::align_property(all, stride.checked_mul(plane.rows)?);
+                let keys = [width, height, pixels, element, row, all];
+                numbers(&keys, [across, down, format, plane.element, stride, len])
+            }
+            planes => {
+                let (planes, len) = Self::plane_info(planes)?;
+                let head = [across, down, format, len].map(|value| CFNumber::new_i64(value as i64));
+                let [a, b, c, d] = head.each_ref().map(|value| -> &CFType { value.as_ref() });
+                // SAFETY: as above.
+                let info = unsafe { kIOSurfacePlaneInfo };
+                CFDictionary::from_slices(&[width, height, pixels, all, info], &[a, b, c, d, planes.as_ref()])
+            }
+        };
         // SAFETY: the dictionary has the types IOSurfaceRef.h asks for under those keys.
         let surface = unsafe { IOSurfaceRef::new(properties.as_opaque()) }?;
         Some(Self { surface, owner: std::process::id() })
+    }
+
+    /// Planes one after the other, as `kIOSurfacePlaneInfo` wants them, and the bytes of all.
+    fn plane_info(planes: &[pixels::Plane]) -> Option<(CFRetained<CFArray<Numbers>>, usize)> {
+        // SAFETY: as above.
+        let [width, height, row] = unsafe { [kIOSurfacePlaneWidth, kIOSurfacePlaneHeight, kIOSurfacePlaneBytesPerRow] };
+        // SAFETY: as above.
+        let [at, len, element] =
+            unsafe { [kIOSurfacePlaneOffset, kIOSurfacePlaneSize, kIOSurfacePlaneBytesPerElement] };
+        // SAFETY: as above.
+        let all = unsafe { kIOSurfaceAllocSize };
+        let (mut end, mut made) = (0, Vec::with_capacity(planes.len()));
+        for plane in planes {
+            let stride = IOSurfaceRef::align_property(row, plane.width.checked_mul(plane.element)?);
+            let offset = IOSurfaceRef::align_property(at, end);
+            let size = IOSurfaceRef::align_property(len, stride.checked_mul(plane.rows)?);
+            end = offset.checked_add(size)?;
+            let keys = [width, height, row, at, len, element];
+            made.push(numbers(&keys, [plane.width, plane.rows, stride, offset, size, plane.element]));
+        }
+        Some((CFArray::from_retained_objects(&made), IOSurfaceRef::align_property(all, end)))
+    }
+
+    /// The first byte. To be asked for while it is locked, and used as long.
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.surface.base_address().cast()
     }
 
     /// The system's own object.
@@ -64,6 +154,13 @@ impl Surface {
 /// What a surface says, where it fits; a width or stride of more than 4 billion fails every comparison.
 fn fitting(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn options(intent: Intent) -> IOSurfaceLockOptions {
+    match intent {
+        Intent::Read => IOSurfaceLockOptions::ReadOnly,
+        Intent::Write => IOSurfaceLockOptions::empty(),
+    }
 }
 
 impl crate::mach::Surface for Surface {
@@ -92,6 +189,22 @@ impl crate::mach::Surface for Surface {
             plane_count: fitting(planes.max(1)),
             planes: std::array::from_fn::<_, MAX_PLANES, _>(plane),
             len: it.alloc_size() as u64,
+        }
+    }
+
+    fn lock(&self, intent: Intent) -> Result<(), Kern> {
+        // SAFETY: no seed is asked for.
+        match unsafe { self.surface.lock(options(intent), std::ptr::null_mut()) } {
+            0 => Ok(()),
+            code => Err(Kern(code)),
+        }
+    }
+
+    fn unlock(&self, intent: Intent) {
+        // A forked child has locked nothing.
+        if self.owner == std::process::id() {
+            // SAFETY: no seed is asked for.
+            let _ = unsafe { self.surface.unlock(options(intent), std::ptr::null_mut()) };
         }
     }
 

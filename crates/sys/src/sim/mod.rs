@@ -14,6 +14,7 @@ pub mod isolation;
 mod kernel;
 pub mod limits;
 pub mod memory;
+pub mod pixels;
 pub mod poll;
 pub mod process;
 mod sched;

@@ -1,9 +1,11 @@
 //! Planted faults: the simulated kernel must notice each. Those in the program's own decisions are in `ci/mach_mutants.py`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::surface::{Key, Opened, Registrar};
-use frameport_sys::mach::{Received, SetupError, Surface};
+use frameport_sys::mach::{Received, SetupError, Surface as _};
 
 use crate::kernel::{Kernel, SimSurface, SimTask};
 use crate::world::{Host, LIMIT, UID, nv12};
@@ -33,12 +35,13 @@ fn link(
     plant(&worker, false);
     *started = Some(worker.clone());
     let pair = host.meet(1, offer, worker.clone())?;
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(kernel, task, nv12());
-    let key = Key { pool: 0, slot: 0, generation: 0 };
-    registrar.register(pair.host.peer(), key, &surface, LIMIT)?;
-    if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
-        opened.open(&worker, message, pair.worker.host(), |_| Some(nv12()))?;
+    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let surface = Arc::new(SimSurface::create(kernel, task, nv12()));
+    registrar.register(pair.host.peer(), Key { pool: 0, slot: 0, of: 1 }, &surface, LIMIT)?;
+    if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO)
+        && let Some(all) = opened.open(&worker, message, pair.worker.host(), 0)?
+    {
+        Slots::adopt(all, 1, &nv12())?;
     }
     if surface.is_in_use() {
         kernel.state().faults.push("the surface stays in use".to_owned());

@@ -1,11 +1,14 @@
 //! Either side killed at each of its calls, from the first to the last of a link with a surface: what the other side has left
 //! to give up, it gives up, and then there is nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::surface::{Key, Opened, Registrar};
-use frameport_sys::mach::{Received, SetupError, Surface};
+use frameport_sys::mach::{Received, SetupError, Surface as _};
+use frameport_sys::pixels::Intent;
 
 use crate::kernel::{Kernel, Sandbox, SimSurface, SimTask};
 use crate::world::{Host, LIMIT, UID, nv12};
@@ -55,23 +58,33 @@ fn link(
         host.rendezvous.forget(frameport_sys::mach::rendezvous::WorkerId(1));
     }
     let pair = pair?;
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(kernel, task, nv12());
-    for slot in 0..2 {
-        let key = Key { pool: 0, slot, generation: 0 };
-        registrar.register(pair.host.peer(), key, &surface, LIMIT)?;
-        if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
-            let opened_one = opened.open(&worker, message, pair.worker.host(), |_| Some(nv12()));
-            if opened_one.is_ok() {
-                registrar.opened(key).map_err(SetupError::PeerRejected)?;
-                drop(opened.hold(key));
-            }
+    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let ours = Arc::new(Slots::create(3, || Some(SimSurface::create(kernel, task, nv12())))?);
+    let filled = ours.access(0, Intent::Write)?;
+    for (slot, surface) in (0..).zip(ours.surfaces()) {
+        registrar.register(pair.host.peer(), Key { pool: 0, slot, of: 3 }, surface, LIMIT)?;
+    }
+    drop(filled);
+    // One it reads, and one it has gone over to when it is killed, or given up.
+    let mut reads = None;
+    while let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
+        if let Ok(Some(all)) = opened.open(&worker, message, pair.worker.host(), 0) {
+            let theirs = Arc::new(Slots::adopt(all, 3, &nv12())?);
+            reads = Some([theirs.access(1, Intent::Read)?, theirs.access(2, Intent::Write)?]);
+            drop(theirs.access(2, Intent::Read)?);
         }
     }
+    if worker.is_alive() && task.is_alive() {
+        assert!(ours.surface(1).is_some_and(|surface| surface.is_in_use()));
+        // The worker's last call of all, so that it can die with all of it in use.
+        let _ = pair.worker.news().next(Duration::ZERO);
+    }
+    let surface = ours.surface(1).cloned().ok_or(frameport_sys::mach::Kern::FAILURE)?;
     if !worker.is_alive() {
         assert!(pair.host.news().next(LIMIT).unwrap().is_some(), "the host learns of it");
         assert!(!surface.is_in_use(), "nothing of the dead worker's is in use");
     }
+    drop((reads, ours));
     if !task.is_alive() {
         assert!(pair.worker.news().next(LIMIT).unwrap().is_some(), "the worker learns of it");
     }

@@ -108,11 +108,11 @@ fn a_surface_of_somebody_else_is_not_opened() {
     let surface = SimSurface::create(&kernel, &stranger, nv12());
     let port = stranger.surface_port(&surface).unwrap();
     let to = pair.task.grant(pair.worker.port().name().unwrap(), &stranger).0;
-    let raw = Raw { to, id: id::REGISTER, items: vec![Item::Port(port, 17)], payload: vec![0; 26], ..Raw::default() };
+    let raw = Raw { to, id: id::REGISTER, items: vec![Item::Port(port, 17)], payload: vec![0, 0, 1], ..Raw::default() };
     assert_eq!(stranger.send_raw(&raw), Kern::SUCCESS);
     let message = Received::next(pair.worker.port(), Duration::ZERO).unwrap().unwrap();
     let mut opened = Opened::new();
-    let error = opened.open(&pair.task, message, pair.worker.host(), |_| Some(nv12())).unwrap_err();
+    let error = opened.open(&pair.task, message, pair.worker.host(), 0).unwrap_err();
     assert_eq!(error, SetupError::PeerRejected(Check::Process { found: stranger.pid(), expected: host.task.pid() }));
     assert!(!surface.is_in_use());
     stranger.kill();
@@ -163,7 +163,7 @@ fn no_sequence_of_messages_leaves_anything() {
         let _ = pair.host.news().next(Duration::ZERO);
         let _ = pair.worker.news().next(Duration::ZERO);
         if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
-            assert!(opened.open(&task, message, pair.worker.host(), |_| Some(nv12())).is_err());
+            assert!(opened.open(&task, message, pair.worker.host(), 0).is_err());
         }
         while task.receive(own, &mut frameport_sys::mach::Buffer::new(), 0) == Kern::SUCCESS {}
         assert_eq!((kernel.names(&host.task), kernel.names(&task)), names);

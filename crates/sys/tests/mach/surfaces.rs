@@ -1,76 +1,132 @@
-//! Surfaces: handed over, opened, held, retired; 10,000 times, and when something is wrong with one.
+//! Surfaces: handed over, opened, compared, used, given up; 10,000 times, and when something is wrong with one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_sys::mach::error::Sign;
-use frameport_sys::mach::surface::{Geometry, Hold, Key, MAX_SURFACES, Opened, Registrar};
-use frameport_sys::mach::{Check, Received, SetupError, Surface};
+use frameport_sys::mach::pool::Slots;
+use frameport_sys::mach::surface::{Geometry, Key, MAX_SURFACES, Opened, Registrar};
+use frameport_sys::mach::{Check, Kern, Received, SetupError, Surface};
+use frameport_sys::pixels::Intent;
 
-use crate::kernel::{Kernel, SimSurface};
-use crate::world::{Host, LIMIT, Pair, nv12};
+use crate::kernel::{Kernel, SimSurface, SimTask};
+use crate::world::{Host, LIMIT, Pair, bgra, nv12, p010};
 
-fn key(slot: u32) -> Key {
-    Key { pool: 1, slot, generation: 7 }
-}
+type Change = fn(&mut Geometry);
+type Pool = Slots<SimSurface>;
 
-fn next(pair: &Pair) -> Received<crate::kernel::SimTask> {
+fn next(pair: &Pair) -> Received<SimTask> {
     Received::next(pair.worker.port(), Duration::ZERO).unwrap().expect("a registration")
 }
 
-/// Hands one over and opens it.
-fn hand_over(
-    pair: &Pair,
-    registrar: &mut Registrar,
-    opened: &mut Opened<SimSurface>,
-    key: Key,
-    surface: &SimSurface,
-) -> Result<Key, SetupError> {
-    registrar.register(pair.host.peer(), key, surface, LIMIT)?;
-    opened.open(&pair.task, next(pair), pair.worker.host(), |_| Some(nv12()))
+fn key(slot: u32) -> Key {
+    Key { pool: 5, slot, of: 100 }
+}
+
+fn surface(host: &Host, geometry: Geometry) -> Arc<SimSurface> {
+    Arc::new(SimSurface::create(&host.kernel, &host.task, geometry))
+}
+
+fn pool(host: &Host, slots: u32, geometry: Geometry) -> Arc<Pool> {
+    Arc::new(Slots::create(slots, || Some(SimSurface::create(&host.kernel, &host.task, geometry))).unwrap())
+}
+
+/// A host and a worker that has got a pool, as handle `number`.
+struct Shared {
+    pair: Pair,
+    registrar: Registrar<SimSurface>,
+    opened: Opened<SimSurface>,
+}
+
+impl Shared {
+    fn new(host: &mut Host) -> Self {
+        Self { pair: host.bring_up(1).unwrap(), registrar: Registrar::new(), opened: Opened::new() }
+    }
+
+    fn hand_over(&mut self, pool: &Pool, number: u32, agreed: &Geometry) -> Result<Arc<Pool>, SetupError> {
+        let of = pool.surfaces().count() as u32;
+        let mut all = None;
+        for (slot, surface) in (0..).zip(pool.surfaces()) {
+            let key = Key { pool: number, slot, of };
+            self.registrar.register(self.pair.host.peer(), key, surface, LIMIT)?;
+            all = self.opened.open(&self.pair.task, next(&self.pair), self.pair.worker.host(), number)?;
+            assert_eq!(all.is_none(), self.opened.is_partial());
+            // No port is left to keep it in use.
+            assert!(!surface.is_in_use());
+        }
+        Slots::adopt(all.expect("all of them came"), of, agreed).map(Arc::new)
+    }
 }
 
 #[test]
 fn ten_thousand_surfaces_leave_nothing() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    let before = (kernel.names(&host.task), kernel.names(&pair.task));
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    for generation in 0..10_000 {
-        let key = Key { pool: 1, slot: generation as u32 % 8, generation };
-        let surface = SimSurface::create(&kernel, &host.task, nv12());
-        assert_eq!(hand_over(&pair, &mut registrar, &mut opened, key, &surface), Ok(key));
-        registrar.opened(key).unwrap();
-        assert!(registrar.is_open(key));
-        // No port is left to keep it in use.
-        assert!(!surface.is_in_use());
-        let hold = opened.hold(key).unwrap();
-        assert!(surface.is_in_use());
-        drop(hold);
-        assert!(!surface.is_in_use());
-        assert_eq!((kernel.names(&host.task), kernel.names(&pair.task)), before);
-        registrar.retire(1);
-        opened.retire(1);
+    let mut shared = Shared::new(&mut host);
+    let before = (kernel.names(&host.task), kernel.names(&shared.pair.task));
+    for number in 0..2_500 {
+        let geometry = [nv12(), p010(), bgra()][number as usize % 3];
+        let ours = pool(&host, 4, geometry);
+        let theirs = shared.hand_over(&ours, number, &geometry).unwrap();
+        for slot in 0..4 {
+            let seen = ours.surface(slot).unwrap();
+            let filled = ours.access(slot, Intent::Write).unwrap();
+            assert!(seen.is_in_use());
+            drop(filled);
+            let held = theirs.access(slot, Intent::Read).unwrap();
+            assert!(seen.is_in_use());
+            drop(held);
+            assert!(!seen.is_in_use());
+        }
+        assert_eq!((kernel.names(&host.task), kernel.names(&shared.pair.task)), before);
     }
-    drop((pair, host));
+    drop((shared, host));
     kernel.assert_clean();
 }
 
 #[test]
-fn a_hold_outlives_its_pool_and_a_dead_worker_holds_nothing() {
+fn readers_share_a_lock_and_writers_another_from_the_first_to_the_last() {
+    let kernel = Kernel::new();
+    let host = Host::new(&kernel);
+    let ours = pool(&host, 2, nv12());
+    let surface = ours.surface(1).unwrap();
+    let first = ours.access(1, Intent::Read).unwrap();
+    let second = ours.access(1, Intent::Read).unwrap();
+    assert_eq!(surface.locks(), [1, 0]);
+    let writer = ours.access(1, Intent::Write).unwrap();
+    assert_eq!(surface.locks(), [1, 1]);
+    drop(first);
+    assert_eq!(surface.locks(), [1, 1]);
+    drop(second);
+    assert_eq!(surface.locks(), [0, 1]);
+    assert!(surface.is_in_use());
+    drop(writer);
+    assert_eq!(surface.locks(), [0, 0]);
+    assert!(!surface.is_in_use());
+    assert!(!ours.surface(0).unwrap().is_in_use());
+    assert_eq!(ours.access(2, Intent::Read).unwrap_err(), Kern::INVALID_ARGUMENT);
+    // Where the framework does not lock it, it is not in use either.
+    kernel.state().refuses_locks = true;
+    assert_eq!(ours.access(0, Intent::Write).unwrap_err(), Kern::FAILURE);
+    assert!(!ours.surface(0).unwrap().is_in_use());
+    drop((ours, host));
+    kernel.assert_clean();
+}
+
+#[test]
+fn an_access_outlives_its_pool_and_a_dead_worker_uses_nothing() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    hand_over(&pair, &mut registrar, &mut opened, key(0), &surface).unwrap();
-    let hold: Hold<SimSurface> = opened.hold(key(0)).unwrap();
-    opened.retire(1);
-    assert_eq!(hold.surface().geometry(), nv12());
+    let mut shared = Shared::new(&mut host);
+    let ours = pool(&host, 1, nv12());
+    let theirs = shared.hand_over(&ours, 0, &nv12()).unwrap();
+    let access = theirs.access(0, Intent::Write).unwrap();
+    drop(theirs);
+    let surface = ours.surface(0).unwrap();
     assert!(surface.is_in_use());
-    pair.task.kill();
+    shared.pair.task.kill();
     assert!(!surface.is_in_use());
-    drop((hold, surface, pair, host));
+    drop((access, ours, shared, host));
     kernel.assert_clean();
 }
 
@@ -79,8 +135,8 @@ fn a_full_queue_gives_the_port_back() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let mut registrar = Registrar::default();
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
+    let mut registrar = Registrar::new();
+    let surface = surface(&host, nv12());
     kernel.state().is_full_for = Some(host.task.id());
     for _ in 0..100 {
         let answer = registrar.register(pair.host.peer(), key(3), &surface, LIMIT);
@@ -88,7 +144,6 @@ fn a_full_queue_gives_the_port_back() {
         assert!(!surface.is_in_use());
     }
     kernel.state().is_full_for = None;
-    // Not registered, so it can be again.
     registrar.register(pair.host.peer(), key(3), &surface, LIMIT).unwrap();
     assert!(surface.is_in_use(), "a queued message pins its surface");
     drop((pair, surface, host));
@@ -99,73 +154,97 @@ fn a_full_queue_gives_the_port_back() {
 fn an_interrupted_send_is_begun_anew_and_loses_nothing() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
+    let mut shared = Shared::new(&mut host);
     let names = kernel.names(&host.task);
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
     for interruptions in 0..8 {
         kernel.state().interrupts = Some((host.task.id(), interruptions));
-        let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-        assert_eq!(hand_over(&pair, &mut registrar, &mut opened, key(0), &surface), Ok(key(0)));
-        assert!(!surface.is_in_use());
+        let ours = pool(&host, 1, nv12());
+        shared.hand_over(&ours, interruptions as u32, &nv12()).unwrap();
         assert_eq!(kernel.names(&host.task), names);
     }
     // Without end, or with the end of the worker in between.
+    let surface = surface(&host, nv12());
+    let (pair, mut registrar) = (&shared.pair, Registrar::new());
     kernel.state().interrupts = Some((host.task.id(), 100));
-    let answer = Registrar::default().register(pair.host.peer(), key(1), &surface, LIMIT);
+    let answer = registrar.register(pair.host.peer(), key(1), &surface, LIMIT);
     assert_eq!(answer, Err(SetupError::QueueFull { slot: 1 }));
     kernel.state().interrupts = Some((host.task.id(), 1));
     kernel.state().dies_after_interruption = Some(pair.task.id());
-    let answer = Registrar::default().register(pair.host.peer(), key(1), &surface, LIMIT);
+    let answer = registrar.register(pair.host.peer(), key(1), &surface, LIMIT);
     assert_eq!(answer, Err(SetupError::Died(Sign::DeadName)));
     assert!(!surface.is_in_use());
-    drop((surface, pair, host));
+    drop((surface, shared, host));
     kernel.assert_clean();
 }
 
 #[test]
 fn a_surface_that_is_not_what_was_agreed_is_given_up() {
+    let changes: [(&str, Change); 10] = [
+        ("pixel format", |it| it.format = u32::from_be_bytes(*b"420f")),
+        ("width", |it| it.width -= 1),
+        ("height", |it| it.height += 1),
+        ("number of planes", |it| it.plane_count = 3),
+        ("number of planes", |it| it.plane_count = 0),
+        ("size", |it| it.len -= 1),
+        ("stride", |it| it.planes[0].stride += 64),
+        ("stride", |it| it.planes[1].stride -= 64),
+        ("offset of a plane", |it| it.planes[1].offset -= 64),
+        ("width of a plane", |it| it.planes[1].width += 1),
+    ];
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    let mut shapes = Vec::new();
-    let mut other = |change: fn(&mut Geometry)| {
-        let mut geometry = nv12();
-        change(&mut geometry);
-        shapes.push(geometry);
-    };
-    other(|it| it.format = u32::from_be_bytes(*b"BGRA"));
-    other(|it| it.width = 1918);
-    other(|it| it.height = 1081);
-    other(|it| it.plane_count = 3);
-    other(|it| it.plane_count = 0);
-    other(|it| it.len -= 1);
-    other(|it| it.planes[0].stride = 2048);
-    other(|it| it.planes[1].offset -= 1);
-    other(|it| it.planes[1].height = 541);
-    other(|it| it.planes[1].width = 961);
-    for (slot, geometry) in shapes.into_iter().enumerate() {
-        let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-        let surface = SimSurface::create(&kernel, &host.task, geometry);
-        let error = hand_over(&pair, &mut registrar, &mut opened, key(slot as u32), &surface).unwrap_err();
-        assert!(matches!(error, SetupError::SurfaceMismatch { slot: s, .. } if s == slot as u32), "{error}");
-        assert!(!surface.is_in_use());
+    let mut shared = Shared::new(&mut host);
+    for (number, (what, change)) in (0..).zip(changes) {
+        let mut other = nv12();
+        change(&mut other);
+        // One that is right before it, all of it in vain.
+        let surfaces = vec![surface(&host, nv12()), surface(&host, other)];
+        let all = Slots::adopt(surfaces.clone(), 2, &nv12()).unwrap_err();
+        assert!(matches!(&all, SetupError::SurfaceMismatch { slot: 1, mismatch } if mismatch.what == what), "{all}");
+        let ours = pool(&host, 1, nv12());
+        let error = shared.hand_over(&ours, number, &other).unwrap_err();
+        assert!(matches!(error, SetupError::SurfaceMismatch { slot: 0, .. }), "{error}");
+        assert!(!ours.surface(0).unwrap().is_in_use());
     }
-    drop((pair, host));
+    drop((shared, host));
     kernel.assert_clean();
 }
 
 #[test]
-fn a_surface_is_what_the_system_says_not_what_was_announced() {
+fn a_pool_is_of_surfaces_that_are_all_alike() {
+    let kernel = Kernel::new();
+    let host = Host::new(&kernel);
+    let made = std::cell::Cell::new(0);
+    let make = |strange: u32| {
+        made.set(0);
+        Slots::create(3, || {
+            made.set(made.get() + 1);
+            let geometry = if made.get() == strange { bgra() } else { nv12() };
+            (made.get() != strange + 10).then(|| SimSurface::create(&kernel, &host.task, geometry))
+        })
+    };
+    for (strange, slot) in [(1, 1), (2, 1), (3, 2)] {
+        let error = make(strange).unwrap_err();
+        assert!(matches!(error, SetupError::SurfaceMismatch { slot: found, .. } if found == slot), "{error}");
+    }
+    assert_eq!(make(5).unwrap().geometry(), &nv12());
+    let out_of_memory = Slots::<SimSurface>::create(2, || None).unwrap_err();
+    assert_eq!(out_of_memory, SetupError::Kernel(Kern::FAILURE));
+    assert_eq!(Slots::<SimSurface>::create(0, || None).unwrap_err(), Check::Content.into());
+    drop(host);
+    kernel.assert_clean();
+}
+
+#[test]
+fn a_surface_is_what_the_system_says_not_what_it_was_when_it_was_sent() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    registrar.register(pair.host.peer(), key(0), &surface, LIMIT).unwrap();
-    surface.reshape(Geometry { len: 4096, ..nv12() });
-    let answer = opened.open(&pair.task, next(&pair), pair.worker.host(), |_| Some(nv12()));
+    let mut shared = Shared::new(&mut host);
+    let ours = pool(&host, 1, nv12());
+    ours.surface(0).unwrap().reshape(Geometry { len: 4096, ..nv12() });
+    let answer = shared.hand_over(&ours, 0, &nv12());
     assert!(matches!(answer, Err(SetupError::SurfaceMismatch { slot: 0, .. })), "{answer:?}");
-    drop((surface, pair, host));
+    drop((ours, shared, host));
     kernel.assert_clean();
 }
 
@@ -180,41 +259,55 @@ fn planes_beyond_the_end_are_refused_however_large_their_numbers() {
 }
 
 #[test]
-fn a_pool_nobody_agreed_on_and_a_slot_twice_are_refused() {
+fn a_pool_comes_whole_and_in_order_or_not_at_all() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    registrar.register(pair.host.peer(), key(0), &surface, LIMIT).unwrap();
-    let answer = opened.open(&pair.task, next(&pair), pair.worker.host(), |_| None);
-    assert_eq!(answer, Err(SetupError::PeerRejected(Check::Content)));
-    assert_eq!(registrar.register(pair.host.peer(), key(0), &surface, LIMIT), Err(Check::Content.into()));
-    // Twice by a host that forgot.
-    for expected in [Ok(key(0)), Err(Check::Content.into())] {
-        let mut forgetful = Registrar::default();
-        assert_eq!(hand_over(&pair, &mut forgetful, &mut opened, key(0), &surface), expected);
-    }
-    assert!(!surface.is_in_use());
+    let mut registrar = Registrar::new();
+    let surface = surface(&host, nv12());
+    let mut send = |opened: &mut Opened<SimSurface>, pool, slot, of| {
+        registrar.register(pair.host.peer(), Key { pool, slot, of }, &surface, LIMIT).unwrap();
+        opened.open(&pair.task, next(&pair), pair.worker.host(), 5).map(|all| all.map(|all| all.len()))
+    };
+    let wrong = Err(SetupError::PeerRejected(Check::Content));
+    let mut opened = Opened::new();
+    assert_eq!(send(&mut opened, 4, 0, 2), wrong, "of another pool");
+    assert_eq!(send(&mut opened, 5, 1, 2), wrong, "the second first");
+    assert_eq!(send(&mut opened, 5, 0, 0), wrong, "one of none");
+    assert_eq!(send(&mut opened, 5, 0, 2), Ok(None));
+    assert_eq!(send(&mut opened, 5, 0, 2), wrong, "twice");
+    assert_eq!(send(&mut opened, 5, 1, 2), Ok(Some(2)));
+    assert!(!surface.is_in_use() && !opened.is_partial());
+    // Fewer than the pool has.
+    let few = Slots::adopt(vec![surface.clone()], 2, &nv12()).unwrap_err();
+    assert_eq!(few, Check::Content.into());
     drop((surface, opened, pair, host));
     kernel.assert_clean();
 }
 
 #[test]
-fn no_peer_has_more_surfaces_than_agreed() {
+fn no_peer_has_more_surfaces_than_agreed_at_a_time() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    for slot in 0..MAX_SURFACES as u32 {
-        hand_over(&pair, &mut registrar, &mut opened, key(slot), &surface).unwrap();
+    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let surfaces: Vec<_> = (0..MAX_SURFACES).map(|_| surface(&host, nv12())).collect();
+    let open = |opened: &mut Opened<SimSurface>| opened.open(&pair.task, next(&pair), pair.worker.host(), 5);
+    for (slot, surface) in (0..).zip(&surfaces) {
+        registrar.register(pair.host.peer(), key(slot), surface, LIMIT).unwrap();
+        assert_eq!(open(&mut opened).unwrap().map(|all| all.len()), None);
     }
-    let beyond = key(MAX_SURFACES as u32);
-    let expected = Err(SetupError::TooManySurfaces { slot: beyond.slot, limit: MAX_SURFACES });
-    assert_eq!(registrar.register(pair.host.peer(), beyond, &surface, LIMIT), expected.clone().map(drop));
-    assert_eq!(hand_over(&pair, &mut Registrar::default(), &mut opened, beyond, &surface), expected);
-    drop((surface, opened, pair, host));
+    let (beyond, slot) = (surface(&host, nv12()), MAX_SURFACES as u32);
+    let expected = SetupError::TooManySurfaces { slot, limit: MAX_SURFACES };
+    assert_eq!(registrar.register(pair.host.peer(), key(slot), &beyond, LIMIT), Err(expected.clone()));
+    Registrar::new().register(pair.host.peer(), key(slot), &beyond, LIMIT).unwrap();
+    assert_eq!(open(&mut opened).unwrap_err(), expected);
+    assert!(!beyond.is_in_use());
+    // Those that are given up make room.
+    drop((surfaces, opened));
+    registrar.register(pair.host.peer(), key(0), &beyond, LIMIT).unwrap();
+    assert_eq!(open(&mut Opened::new()).unwrap().map(|all| all.len()), None);
+    drop((beyond, pair, host));
     kernel.assert_clean();
 }
 
@@ -222,30 +315,13 @@ fn no_peer_has_more_surfaces_than_agreed() {
 fn a_sandbox_that_hides_surfaces_is_named() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    kernel.state().space(pair.task.id()).sandbox.surfaces = true;
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    let error = hand_over(&pair, &mut registrar, &mut opened, key(2), &surface).unwrap_err();
-    assert_eq!(error, SetupError::SurfaceLookupFailed { slot: 2 });
+    let mut shared = Shared::new(&mut host);
+    kernel.state().space(shared.pair.task.id()).sandbox.surfaces = true;
+    let ours = pool(&host, 3, nv12());
+    let error = shared.hand_over(&ours, 0, &nv12()).unwrap_err();
+    assert_eq!(error, SetupError::SurfaceLookupFailed { slot: 0 });
     assert!(error.to_string().contains("IOSurfaceRootUserClient"));
-    assert!(!surface.is_in_use());
-    drop((surface, pair, host));
+    assert!(!ours.surface(0).unwrap().is_in_use());
+    drop((ours, shared, host));
     kernel.assert_clean();
-}
-
-#[test]
-fn an_acknowledgement_of_what_was_not_sent_is_a_violation() {
-    let kernel = Kernel::new();
-    let mut host = Host::new(&kernel);
-    let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::default(), Opened::new());
-    let surface = SimSurface::create(&kernel, &host.task, nv12());
-    hand_over(&pair, &mut registrar, &mut opened, key(0), &surface).unwrap();
-    for wrong in [key(1), Key { generation: 6, ..key(0) }, Key { pool: 2, ..key(0) }] {
-        assert_eq!(registrar.opened(wrong), Err(Check::Content));
-    }
-    registrar.opened(key(0)).unwrap();
-    assert_eq!(registrar.opened(key(0)), Err(Check::Content));
-    assert!(!registrar.is_open(key(1)));
 }

@@ -126,19 +126,38 @@ impl Host {
     }
 }
 
-/// NV12, as IOSurface lays it out.
-pub(crate) fn nv12() -> Geometry {
-    let luma = Plane { width: 1920, height: 1080, stride: 1920, offset: 0 };
-    let chroma = Plane { width: 960, height: 540, stride: 1920, offset: 1920 * 1080 };
-    let none = Plane::default();
+/// Two planes, laid out as IOSurface might, with a stride of its own.
+fn two_planes(format: [u8; 4], (width, height): (u32, u32), bytes: u32) -> Geometry {
+    let stride = (width * bytes).next_multiple_of(64);
+    let luma = Plane { width, height, stride, offset: 0 };
+    let (across, down) = (width.div_ceil(2), height.div_ceil(2));
+    let chroma = Plane { width: across, height: down, stride, offset: (stride * height).next_multiple_of(128) };
+    let (none, len) = (Plane::default(), (chroma.offset + stride * down).next_multiple_of(16384).into());
     Geometry {
-        format: u32::from_be_bytes(*b"420v"),
-        width: 1920,
-        height: 1080,
+        format: u32::from_be_bytes(format),
+        width,
+        height,
         plane_count: 2,
         planes: [luma, chroma, none, none],
-        len: 1920 * 1080 * 3 / 2,
+        len,
     }
+}
+
+/// NV12.
+pub(crate) fn nv12() -> Geometry {
+    two_planes(*b"420v", (1917, 1079), 1)
+}
+
+/// P010.
+pub(crate) fn p010() -> Geometry {
+    two_planes(*b"x420", (1920, 1080), 2)
+}
+
+/// One plane.
+pub(crate) fn bgra() -> Geometry {
+    let (none, plane) = (Plane::default(), Plane { width: 13, height: 7, stride: 64, offset: 0 });
+    let planes = [plane, none, none, none];
+    Geometry { format: u32::from_be_bytes(*b"BGRA"), width: 13, height: 7, plane_count: 1, planes, len: 16384 }
 }
 
 /// What a check-in with the nonce of worker 1 says.

@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) interrupts: Option<(TaskId, usize)>,
     /// Messages of one task are not sent but come back at once, as if the queue were full.
     pub(crate) is_full_for: Option<TaskId>,
+    /// The framework locks no surface.
+    pub(crate) refuses_locks: bool,
 }
 
 impl State {

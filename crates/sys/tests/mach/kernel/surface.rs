@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use frameport_sys::mach::surface::Geometry;
 use frameport_sys::mach::{Kern, Name, Surface};
+use frameport_sys::pixels::Intent;
 
 use super::port::{Carried, Kind};
 use super::{Kernel, SimTask, State, TaskId};
@@ -22,6 +23,8 @@ pub(crate) struct SurfaceState {
     geometry: Geometry,
     references: BTreeMap<TaskId, usize>,
     uses: BTreeMap<TaskId, usize>,
+    /// Each task's locks: to read, to write. One is to be undone with the options it was made with (IOSurfaceRef.h).
+    locks: BTreeMap<TaskId, [usize; 2]>,
     /// Ports that stand for it: each keeps it alive and in use.
     ports: usize,
 }
@@ -51,13 +54,14 @@ impl State {
         }
     }
 
-    /// A dead process's references and its share of use counts are dropped.
+    /// A dead process's references, its locks and its share of use counts are dropped.
     pub(crate) fn surfaces_of_dead(&mut self, task: TaskId) {
         let ids: Vec<u32> = self.surfaces.keys().copied().collect();
         for id in ids {
             let it = self.surfaces.get_mut(&id).expect("listed");
             it.references.remove(&task);
             it.uses.remove(&task);
+            it.locks.remove(&task);
             self.drop_surface_if_unused(id);
         }
     }
@@ -145,9 +149,41 @@ impl SimSurface {
     }
 }
 
+impl SimSurface {
+    /// This task's locks of it.
+    pub(crate) fn locks(&self) -> [usize; 2] {
+        let state = self.task.kernel().state();
+        let surface = state.surfaces.get(&self.id);
+        surface.and_then(|surface| surface.locks.get(&self.task.id())).copied().unwrap_or_default()
+    }
+
+    fn fault(&self, what: &str) {
+        self.task.kernel().state().fault(self.task.id(), format!("surface {} {what}", self.id));
+    }
+}
+
 impl Surface for SimSurface {
     fn geometry(&self) -> Geometry {
         self.task.kernel().state().surfaces.get(&self.id).map(|surface| surface.geometry).unwrap_or_default()
+    }
+
+    fn lock(&self, intent: Intent) -> Result<(), Kern> {
+        if self.task.kernel().state().refuses_locks {
+            return Err(Kern::FAILURE);
+        }
+        self.change(|surface, task| surface.locks.entry(task).or_default()[intent as usize] += 1);
+        Ok(())
+    }
+
+    fn unlock(&self, intent: Intent) {
+        let mut wrong = false;
+        self.change(|surface, task| match surface.locks.entry(task).or_default() {
+            locks if locks[intent as usize] == 0 => wrong = true,
+            locks => locks[intent as usize] -= 1,
+        });
+        if wrong {
+            self.fault("is unlocked as it was not locked");
+        }
     }
 
     fn begin_use(&self) {
@@ -162,7 +198,7 @@ impl Surface for SimSurface {
             None => wrong = true,
         });
         if wrong {
-            self.task.kernel().state().fault(self.task.id(), format!("use of surface {} ended twice", self.id));
+            self.fault("is in use no more, and its use ends");
         }
     }
 
@@ -174,18 +210,17 @@ impl Surface for SimSurface {
 
 impl Drop for SimSurface {
     fn drop(&mut self) {
-        let id = self.id;
-        let mut left_in_use = false;
+        let mut left = None;
         self.change(|surface, task| {
             let count = surface.references.get_mut(&task).expect("a reference of this task's");
             *count -= 1;
             if *count == 0 {
                 surface.references.remove(&task);
-                left_in_use = surface.uses.contains_key(&task);
+                let is_locked = surface.locks.get(&task).is_some_and(|locks| *locks != [0; 2]);
+                left = is_locked.then_some("is given up while locked");
+                left = left.or(surface.uses.contains_key(&task).then_some("is given up while in use"));
             }
         });
-        if left_in_use {
-            self.task.kernel().state().fault(self.task.id(), format!("surface {id} was given up while in use"));
-        }
+        left.into_iter().for_each(|what| self.fault(what));
     }
 }
