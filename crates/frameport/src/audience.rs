@@ -226,7 +226,7 @@ impl Audience {
     /// What the frames are that are loaned now.
     #[must_use]
     pub fn spec(&self) -> Spec {
-        self.core.newest().memory.spec.clone()
+        self.core.newest().pool.spec.clone()
     }
 
     /// Sends frames of another spec from now on: a new pool of as many slots. Never waits: a member gets frames of it when it
@@ -311,6 +311,8 @@ impl Audience {
             _ => return Err(Error::Format { what: "this frame was not loaned from this audience".to_owned() }),
         };
         let meta_len = pool::write_meta(&shared.pool, "audience", frame.slot, &frame.meta)?;
+        // Before anybody can see it.
+        frame.end_access();
         let mut sending = lock(&core.sending);
         let seq = frame.stamp.seq.unwrap_or(sending.next_seq);
         sending.next_seq = seq.wrapping_add(1);

@@ -1,8 +1,9 @@
 //! A pool: the memory of one channel's frames.
 //!
 //! *Who calls it*: bring-up on both sides makes one; frames and channel ends read it. *Invariants*: complete, allocated
-//! and sealed by the host before the worker starts to use it; slot numbers are checked against it before they become
-//! an address. *A hostile peer* can write pixels at any time; it has no say in any size.
+//! and sealed by the host before the worker starts to use it; where the system lays out planes itself, its word is in the
+//! spec that both sides go by; slot numbers are checked against it before they become an address. *A hostile peer* can write
+//! pixels at any time; it has no say in any size.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -12,11 +13,13 @@ use frameport_mem::pixels::Bytes;
 use frameport_sys::handle::Handle;
 use frameport_sys::limits;
 use frameport_sys::memory::{Map, Region, Writers, page_size};
+use frameport_sys::pixels::{Access, Intent, Picture, Pixels, Place, Plan, Plane, Store};
 use frameport_wire::control;
 use frameport_wire::layout::page_len;
-use frameport_wire::spec::{ImageView, Layout, Spec};
+use frameport_wire::spec::{ImageView, Layout, PlaneGeometry, Spec};
 
 use crate::error::Error;
+use crate::link::Side;
 
 /// A place for what a binding keeps for each pool, whose frames have one spec.
 #[doc(hidden)]
@@ -26,11 +29,13 @@ pub type PoolNote = OnceLock<Box<dyn Any + Send + Sync>>;
 pub(crate) struct Pool {
     pub(crate) decl: control::Pool,
     pub(crate) spec: Spec,
+    /// The spec before the system laid out its planes.
+    pub(crate) asked: Spec,
     pub(crate) layout: Layout,
     pub(crate) view: Option<ImageView>,
     pub(crate) own: OwnPage,
     pub(crate) peer: PeerPage,
-    pixels: Arc<Map>,
+    pixels: Arc<Pixels>,
     /// What a binding keeps for it.
     pub(crate) note: PoolNote,
 }
@@ -45,15 +50,17 @@ impl std::fmt::Debug for Pool {
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     pub(crate) decl: control::Pool,
+    /// As it was asked for.
     pub(crate) spec: Spec,
-    pixels: (Region, Arc<Map>),
+    store: Store,
+    pixels: Arc<Pixels>,
     host_page: (Region, Arc<Map>),
 }
 
 /// The handles a worker needs for a pool, in the order of the welcome.
 #[derive(Debug)]
 pub(crate) struct Handles {
-    pub(crate) pixels: Region,
+    pub(crate) pixels: Store,
     pub(crate) host_page: Region,
     pub(crate) worker_page: Region,
 }
@@ -61,7 +68,7 @@ pub(crate) struct Handles {
 impl Handles {
     /// In the order of the welcome.
     pub(crate) fn into_vec(self) -> Vec<Handle> {
-        [self.pixels, self.host_page, self.worker_page].map(Region::into_handle).into()
+        vec![self.pixels.into_handle(), self.host_page.into_handle(), self.worker_page.into_handle()]
     }
 }
 
@@ -77,6 +84,49 @@ pub(crate) fn declare(id: u32, spec: &Spec, slots: u32, meta: u32) -> Result<con
         (Some(stride), Some(len)) => Ok(control::Pool { id, slots, stride, len, meta, shared: false }),
         _ => Err(Error::TooLarge { what: format!("{slots} slots of {spec}") }),
     }
+}
+
+/// What the memory of `decl` is to be, or is.
+fn plan(decl: &control::Pool, spec: &Spec, side: Side) -> Result<Plan, Error> {
+    let layout = spec.layout()?;
+    // Planes that somebody has placed stay there; a worker is told so by what it is handed.
+    let video = spec.video().filter(|video| side == Side::Worker || video.planes.is_none());
+    let picture = video.map(|video| Picture {
+        format: video.format.name(),
+        full_range: video.colour.full_range == Some(true),
+        width: video.width,
+        height: video.height,
+        planes: layout
+            .planes()
+            .iter()
+            .map(|plane| Plane {
+                width: plane.width,
+                rows: plane.rows,
+                element: plane.components.saturating_mul(plane.sample.size()),
+                place: Place { offset: plane.offset, stride: plane.stride },
+            })
+            .collect(),
+    });
+    let writers = if decl.shared { Writers::Creator } else { Writers::All };
+    Ok(Plan { slots: decl.slots, stride: decl.stride, len: decl.len, writers, picture })
+}
+
+/// Makes the pixels of `decl`, which is changed to what they are.
+fn make_pixels(decl: &mut control::Pool, spec: &Spec) -> Result<(Store, Arc<Pixels>), Error> {
+    let (store, pixels) = Store::create(&plan(decl, spec, Side::Host)?).map_err(Error::system("making a pool"))?;
+    decl.stride = pixels.stride();
+    decl.len = decl.stride.saturating_mul(decl.slots as usize);
+    Ok((store, Arc::new(pixels)))
+}
+
+/// `asked`, with the planes where the system has put them.
+fn laid_out(asked: &Spec, pixels: &Pixels) -> Spec {
+    let mut spec = asked.clone();
+    if let (Spec::Video(video), Some(places)) = (&mut spec, pixels.places()) {
+        let place = |Place { offset, stride }| PlaneGeometry { offset, stride };
+        video.planes = Some(places.into_iter().map(place).collect());
+    }
+    spec
 }
 
 /// Writes the metadata of a slot before it is sent.
@@ -117,16 +167,17 @@ impl SharedMemory {
     /// What the system answers.
     pub(crate) fn create(decl: control::Pool, spec: &Spec) -> Result<Self, Error> {
         let system = Error::system("making a pool");
-        let make = |name, len| Region::create(name, len, Writers::Creator).map(|(region, map)| (region, Arc::new(map)));
-        let pixels = make("frameport-pool", decl.len).map_err(&system)?;
-        let host_page = make("frameport-page", page_len(decl.slots, decl.meta)).map_err(&system)?;
-        Ok(Self { decl: control::Pool { shared: true, ..decl }, spec: spec.clone(), pixels, host_page })
+        let mut decl = control::Pool { shared: true, ..decl };
+        let (store, pixels) = make_pixels(&mut decl, spec)?;
+        let page = page_len(decl.slots, decl.meta);
+        let (page, map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
+        Ok(Self { decl, spec: spec.clone(), store, pixels, host_page: (page, Arc::new(map)) })
     }
 
     /// The pool as the audience itself fills it.
     pub(crate) fn pool(&self) -> Result<Pool, Error> {
         let page = &self.host_page.1;
-        Pool::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels.1), page, page)
+        Pool::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), page, page)
     }
 
     /// The pool as one member has it, under the number `id` on its link, and the handles for it.
@@ -135,10 +186,10 @@ impl SharedMemory {
         let decl = control::Pool { id, ..self.decl.clone() };
         let page = page_len(decl.slots, decl.meta);
         let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
-        let pixels = self.pixels.0.try_clone().map_err(&system)?;
+        let pixels = self.store.try_clone().map_err(&system)?;
         let host_page = self.host_page.0.try_clone().map_err(&system)?;
         let own = &self.host_page.1;
-        let pool = Pool::new(decl, &self.spec, Arc::clone(&self.pixels.1), own, &Arc::new(peer_map))?;
+        let pool = Pool::new(decl, &self.spec, Arc::clone(&self.pixels), own, &Arc::new(peer_map))?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 }
@@ -148,27 +199,27 @@ impl Pool {
     ///
     /// # Errors
     /// What the system answers.
-    pub(crate) fn create(decl: control::Pool, spec: &Spec) -> Result<(Self, Handles), Error> {
+    pub(crate) fn create(mut decl: control::Pool, spec: &Spec) -> Result<(Self, Handles), Error> {
         let system = Error::system("making a pool");
+        let (store, pixels) = make_pixels(&mut decl, spec)?;
         let page = page_len(decl.slots, decl.meta);
-        let (pixels, pixels_map) = Region::create("frameport-pool", decl.len, Writers::All).map_err(&system)?;
         let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
         let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
-        let pool = Self::new(decl, spec, Arc::new(pixels_map), &Arc::new(own_map), &Arc::new(peer_map))?;
-        Ok((pool, Handles { pixels, host_page, worker_page }))
+        let pool = Self::new(decl, spec, pixels, &Arc::new(own_map), &Arc::new(peer_map))?;
+        Ok((pool, Handles { pixels: store, host_page, worker_page }))
     }
 
     /// The same memory for a worker's next life, with fresh pages. `pixels` is its handle.
     ///
     /// # Errors
     /// What the system answers.
-    pub(crate) fn again(&self, pixels: Region) -> Result<(Self, Handles), Error> {
+    pub(crate) fn again(&self, pixels: Store) -> Result<(Self, Handles), Error> {
         let system = Error::system("making a pool's pages");
         let page = page_len(self.decl.slots, self.decl.meta);
         let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
         let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
         let (own, peer) = (Arc::new(own_map), Arc::new(peer_map));
-        let pool = Self::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), &own, &peer)?;
+        let pool = Self::new(self.decl.clone(), &self.asked, Arc::clone(&self.pixels), &own, &peer)?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 
@@ -181,24 +232,34 @@ impl Pool {
         let [pixels, host_page, worker_page] = handles;
         let page = page_len(decl.slots, decl.meta);
         let map = |handle, len, writers, writable| Region::adopt(handle, len, writers)?.map(writable);
-        let writers = if decl.shared { Writers::Creator } else { Writers::All };
-        let pixels = map(pixels, decl.len, writers, !decl.shared).map_err(&system)?;
+        let pixels = Pixels::adopt(pixels, &plan(&decl, spec, Side::Worker)?).map_err(&system)?;
         let peer = map(host_page, page, Writers::Creator, false).map_err(&system)?;
         let own = map(worker_page, page, Writers::All, true).map_err(&system)?;
-        Self::new(decl, spec, Arc::new(pixels), &Arc::new(own), &Arc::new(peer))
+        let mut asked = spec.clone();
+        if let (Spec::Video(video), Some(_)) = (&mut asked, pixels.places()) {
+            // Where the host's system has put them: adopted only if that is what was announced.
+            video.planes = None;
+        }
+        Self::new(decl, &asked, Arc::new(pixels), &Arc::new(own), &Arc::new(peer))
     }
 
-    fn new(decl: control::Pool, spec: &Spec, pixels: Arc<Map>, own: &Arc<Map>, peer: &Arc<Map>) -> Result<Self, Error> {
+    fn new(
+        decl: control::Pool,
+        asked: &Spec,
+        pixels: Arc<Pixels>,
+        own: &Arc<Map>,
+        peer: &Arc<Map>,
+    ) -> Result<Self, Error> {
+        let spec = laid_out(asked, &pixels);
         let layout = spec.layout()?;
-        let fits = decl.slots > 0
-            && layout.size <= decl.stride
-            && decl.stride.checked_mul(decl.slots as usize).is_some_and(|len| len <= pixels.len());
+        let last = decl.slots.checked_sub(1).and_then(|last| pixels.slot(last));
+        let fits = last.is_some_and(|(_, len)| layout.size <= len && decl.stride == len);
         let own = OwnPage::new(own, decl.slots, decl.meta);
         let peer = PeerPage::new(peer, decl.slots, decl.meta);
         match (own, peer) {
             (Some(own), Some(peer)) if fits => {
                 let view = layout.image_view();
-                Ok(Self { decl, spec: spec.clone(), layout, view, own, peer, pixels, note: PoolNote::new() })
+                Ok(Self { decl, spec, asked: asked.clone(), layout, view, own, peer, pixels, note: PoolNote::new() })
             }
             _ => Err(Error::Protocol { what: format!("the pool announced for {spec} does not hold it") }),
         }
@@ -207,7 +268,14 @@ impl Pool {
     /// The payload bytes of a slot, `len` of them; `None` out of range.
     pub(crate) fn bytes(&self, slot: u32, len: usize) -> Option<Bytes<'_>> {
         let inside = slot < self.decl.slots && len <= self.layout.size;
-        inside.then(|| Bytes::new(&self.pixels, (slot as usize).checked_mul(self.decl.stride)?, len)).flatten()
+        inside.then(|| Bytes::of_slot(&self.pixels, slot, len)).flatten()
+    }
+
+    /// To be had by a loan, a received frame and a view for as long as they are there. A slot the system does not lock is
+    /// looked at all the same: a lock is there to have seen what other devices wrote.
+    pub(crate) fn access(&self, slot: u32, intent: Intent) -> Option<Access> {
+        let access = self.pixels.access(slot, intent);
+        access.inspect_err(|error| tracing::warn!(pool = self.decl.id, slot, "a slot is not locked: {error}")).ok()
     }
 
     /// Whether a payload of `len` bytes is one of this pool's spec.

@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use frameport_sys::memory::Map;
+use frameport_sys::pixels::Pixels;
 
 /// A range of bytes in a mapping that others may write.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +20,7 @@ pub struct Bytes<'a> {
     base: NonNull<u8>,
     len: usize,
     writable: bool,
-    mapping: PhantomData<&'a Map>,
+    mapping: PhantomData<&'a ()>,
 }
 
 // SAFETY: a view is an address range of a mapping that is itself shared between threads and processes.
@@ -39,6 +40,14 @@ impl<'a> Bytes<'a> {
         // SAFETY: offset <= end <= map.len(), so the result is inside or one past the mapping.
         let base = unsafe { map.base().byte_add(offset) };
         Some(Self { base, len, writable: map.is_writable(), mapping: PhantomData })
+    }
+
+    /// The first `len` bytes of a slot; `None` when it does not have them, or is none of the pool's.
+    #[must_use]
+    #[inline]
+    pub fn of_slot(pixels: &'a Pixels, slot: u32, len: usize) -> Option<Self> {
+        let (base, size) = pixels.slot(slot)?;
+        (len <= size).then(|| Self { base, len, writable: pixels.is_writable(), mapping: PhantomData })
     }
 
     /// `len` bytes at `offset` of this view; `None` when they are not inside it.

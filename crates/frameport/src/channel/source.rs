@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use frameport_mem::park::Bells;
+use frameport_sys::pixels::{Access, Intent};
 use frameport_wire::layout::released;
 
 use super::keep::{Keeper, Keepers};
@@ -86,6 +87,12 @@ impl Source {
     pub(super) fn check_returned(&self, slot: u32, generation: u64) -> Result<(), String> {
         let returned = self.sent_by.as_ref().map_or(Ok(()), |(end, lot)| end.returned(lot, slot, generation));
         returned.map_err(|lie| lie.to_string())
+    }
+
+    /// To be had by each keeper of a held slot. Only a worker's own frames are for editing: they may go back in place.
+    pub(crate) fn access(&self, slot: u32) -> Option<Access> {
+        let is_to_edit = matches!(self.peer, Peer::Host) && !self.pool.decl.shared;
+        self.pool.access(slot, if is_to_edit { Intent::Write } else { Intent::Read })
     }
 
     /// Another view of a held slot.

@@ -4,6 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use frameport_mem::pixels::Bytes;
+use frameport_sys::pixels::{Access, Intent};
 use frameport_wire::spec::{ImageView, Spec};
 use serde_json::{Map, Value};
 
@@ -73,13 +74,15 @@ pub struct FrameMut {
     pub(crate) stamp: Stamp,
     pub(crate) payload_len: usize,
     pub(crate) meta: Vec<u8>,
+    access: Option<Access>,
     gone: bool,
 }
 
 impl FrameMut {
     pub(crate) fn new(home: Home, slot: u32, generation: u64) -> Self {
         let payload_len = home.pool().layout.size;
-        Self { home, slot, generation, stamp: Stamp::default(), payload_len, meta: Vec::new(), gone: false }
+        let access = home.pool().access(slot, Intent::Write);
+        Self { home, slot, generation, stamp: Stamp::default(), payload_len, meta: Vec::new(), access, gone: false }
     }
 
     /// What the frame is to become.
@@ -211,12 +214,19 @@ impl FrameMut {
 
     /// Gives up the loan's own pin, which is the caller's to do: the slot is not this frame's any more.
     pub(crate) fn forget(&mut self) {
+        self.end_access();
         self.gone = true;
+    }
+
+    /// This side writes no more: what it wrote is there for whoever sees the frame from now on.
+    pub(crate) fn end_access(&mut self) {
+        self.access = None;
     }
 }
 
 impl Drop for FrameMut {
     fn drop(&mut self) {
+        self.end_access();
         if !self.gone {
             self.home.unpin(self.slot, Keeper::Frame);
         }
@@ -228,13 +238,16 @@ impl Drop for FrameMut {
 pub struct Pin {
     home: Home,
     slot: u32,
+    access: Option<Access>,
     made: Option<Record>,
 }
 
 impl Pin {
     fn new(home: &Home, slot: u32, place: impl FnOnce() -> String) -> Self {
         home.pin(slot);
-        Self { home: home.clone(), slot, made: Record::new(home.pool(), slot, place) }
+        // A loan's views may write it; one that outlives the loan sees what the receiver makes of it.
+        let access = home.pool().access(slot, Intent::Write);
+        Self { home: home.clone(), slot, access, made: Record::new(home.pool(), slot, place) }
     }
 }
 
@@ -249,7 +262,7 @@ impl Clone for Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         // First, for whoever is told of a free slot.
-        self.made = None;
+        (self.made, self.access) = (None, None);
         self.home.unpin(self.slot, Keeper::View);
     }
 }

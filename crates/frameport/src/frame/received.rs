@@ -4,6 +4,7 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use frameport_mem::pixels::Bytes;
+use frameport_sys::pixels::Access;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::spec::{ImageView, Spec};
 use serde_json::{Map, Value};
@@ -23,20 +24,23 @@ pub struct Hold {
     source: Arc<Source>,
     slot: u32,
     keeper: Keeper,
+    access: Option<Access>,
     made: Option<Record>,
 }
 
 impl Hold {
     /// A received frame's own hold, which a take has just counted.
     pub(crate) fn of_taken(source: Arc<Source>, slot: u32) -> Self {
-        Self { source, slot, keeper: Keeper::Frame, made: None }
+        let access = source.access(slot);
+        Self { source, slot, keeper: Keeper::Frame, access, made: None }
     }
 
     /// Another view, made at `place`.
     fn view(&self, place: impl FnOnce() -> String) -> Self {
         self.source.hold(self.slot);
         let made = Record::new(&self.source.pool, self.slot, place);
-        Self { source: Arc::clone(&self.source), slot: self.slot, keeper: Keeper::View, made }
+        let access = self.source.access(self.slot);
+        Self { source: Arc::clone(&self.source), slot: self.slot, keeper: Keeper::View, access, made }
     }
 
     /// The newest parameters, as [`Frame::params`], for those who cannot keep the frame while they wait.
@@ -59,7 +63,7 @@ impl Clone for Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         // First, for whoever is told of a free slot.
-        self.made = None;
+        (self.made, self.access) = (None, None);
         self.source.unhold(self.slot, self.keeper);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::handle::Handle;
-use frameport_sys::memory::Region;
+use frameport_sys::pixels::Store;
 use frameport_sys::process::{self, Spawn, Stderr};
 use frameport_sys::{isolation, socket};
 use frameport_wire::PROTOCOL;
@@ -55,7 +55,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) pool: Arc<Pool>,
-    pixels: Region,
+    pixels: Store,
 }
 
 /// A worker that is ready.
@@ -80,7 +80,7 @@ pub(super) struct Earlier<'a> {
 impl Earlier<'_> {
     /// That of a channel, if it is still what is wanted there, or what the worker had stated.
     fn pool(&self, id: u32, wanted: &Wanted) -> Option<&Kept> {
-        let fits = |kept: &Kept| wanted.direction == Direction::Out || kept.pool.spec == wanted.spec;
+        let fits = |kept: &Kept| wanted.direction == Direction::Out || kept.pool.asked == wanted.spec;
         self.unseen.iter().find(|kept| kept.pool.decl.id == id && fits(kept)).copied()
     }
 }
@@ -336,7 +336,7 @@ fn adopt_output(
         }
     };
     let stated = stated.unwrap_or(&wanted.spec);
-    if out.channel.spec == *stated {
+    if out.pool.asked == *stated {
         return Ok(());
     }
     let need = pool::declare(0, stated, builder.slots, builder.meta_capacity)?.len as u64;
