@@ -1,6 +1,6 @@
 # make demo   a real clip through an OpenCV worker: out/demo.mp4, out/demo.png
 # make test   everything: Rust, models of the ring (make test-model), hosts and workers on a simulated system (make test-sim),
-#             Python, across processes, the documents' examples
+#             Python, across processes, the same with planes laid out as macOS does (make test-gaps), the documents' examples
 # make bench  latencies beside the floors of the same run
 # make check  what CI asks beside the tests: formatting, lints, documentation, types
 # make check-macos  what of the macOS build can be proven on Linux; on a machine that cannot, says so and passes
@@ -18,15 +18,16 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
 PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: check-macos test-mach-mutants demo test test-rust test-model test-sim test-python test-docs bench check setup clean
+.PHONY: check-macos test-mach-mutants demo test test-rust test-model test-sim test-python test-gaps test-docs bench check setup clean
+
+# The floors of the benchmarks are Linux's: its futex, its pinning to cores.
+MAC := $(filter Darwin,$(shell uname))
 
 demo: setup
 	$(PY) examples/demo.py
 
-test: test-rust test-model test-sim test-python test-docs
+test: test-rust test-model test-sim test-python $(if $(MAC),,test-gaps) test-docs
 
-# The floors of the benchmarks are Linux's: its futex, its pinning to cores.
-MAC := $(filter Darwin,$(shell uname))
 test-rust: setup
 	cargo test --workspace $(if $(MAC),--exclude frameport-bench) --all-features --locked
 
@@ -43,6 +44,16 @@ test-sim:
 
 test-python: setup
 	$(PY) -m pytest -q bindings/python/tests examples
+
+# Pictures in slots with gaps that nobody asked for, and looked at only while they are held: what IOSurfaces are, without any.
+GAPS := target/gaps
+WITH_GAPS := RUSTFLAGS="--cfg frameport_gaps" CARGO_TARGET_DIR=$(GAPS)
+test-gaps: setup
+	$(WITH_GAPS) cargo test --locked -p frameport -p frameport-cli
+	rm -rf $(GAPS)/wheel $(GAPS)/python
+	$(WITH_GAPS) $(PY) -m maturin build -q --locked -o $(GAPS)/wheel
+	$(PIP) install --no-deps --target $(GAPS)/python $(GAPS)/wheel/*.whl
+	PYTHONPATH=$(abspath $(GAPS)/python) $(PY) -m pytest -q bindings/python/tests
 
 # The README's programs, run as they stand there.
 test-docs: setup

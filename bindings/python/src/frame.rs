@@ -52,7 +52,7 @@ enum Meta {
 
 impl Frame {
     pub(crate) fn make(py: Python<'_>, frame: frameport::Frame) -> PyResult<Py<Self>> {
-        let spec = Spec::of_pool(py, frame.pool_note(), frame.spec())?;
+        let spec = Spec::of_pool(py, frame.pool_note(), frame.spec(), frame.layout())?;
         let stamp = Stamp {
             pool: frame.pool_id(),
             seq: frame.seq(),

@@ -69,7 +69,7 @@ impl Loan {
         lender: Lender,
         stamp: Option<Stamp>,
     ) -> PyResult<Py<Self>> {
-        let spec = Spec::of_pool(py, loan.pool_note(), loan.spec())?;
+        let spec = Spec::of_pool(py, loan.pool_note(), loan.spec(), loan.layout())?;
         let copied = stamp.map(|Stamp { seq, timestamp_ns, pts, duration, .. }| Fields {
             seq: Some(seq),
             timestamp_ns: Some(timestamp_ns),

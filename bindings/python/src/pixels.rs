@@ -7,7 +7,7 @@
 use std::ffi::c_int;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use frameport::spec::PlaneLayout;
+use frameport::spec::{ImageView, PlaneLayout};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyModuleNotFoundError, PyTypeError};
 use pyo3::ffi;
@@ -15,11 +15,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple};
 
 use crate::array;
-use crate::error::{exception, to_py};
+use crate::error::exception;
 use crate::export::Export;
 use crate::holders::place;
 use crate::raw;
-use crate::source::Source;
+use crate::source::{Refused, Source};
 use crate::spec::{Spec, dtype_name};
 
 /// An array in a slot of a pool: a received frame, a loan, or one plane of either.
@@ -47,11 +47,6 @@ impl Pixels {
         self.spec.get()
     }
 
-    fn layouts(&self, py: Python<'_>) -> PyResult<Vec<PlaneLayout>> {
-        let layout = self.spec().core.layout().map_err(|error| to_py(py, &error.into()))?;
-        Ok(layout.planes().to_vec())
-    }
-
     /// The whole as one array, or one plane of it; `None` where that is no array.
     fn part(&self, py: Python<'_>, plane: Option<usize>) -> PyResult<Option<Box<Export>>> {
         // The lock is not held while Python code runs: in asking for the place, in making an exception.
@@ -76,7 +71,7 @@ impl Pixels {
     pub(crate) fn fill_with(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let from = buffer_of(value)?;
         let Some(to) = self.part(py, None)? else {
-            return Err(exception(py, "FormatError", &self.no_array()));
+            return self.fill_planes(py, value, &from);
         };
         let (from_type, to_type) = (type_of(&from), Some(to.item()));
         let given = from.shape().iter().map(|&length| length.cast_signed());
@@ -99,6 +94,27 @@ impl Pixels {
         }
         raw::copy_in(py, &from, &to);
         Ok(())
+    }
+
+    /// Copies in the one array that the frame would be without the gaps that its slot has, as IOSurfaces have them.
+    fn fill_planes(&self, py: Python<'_>, value: &Bound<'_, PyAny>, from: &PyUntypedBuffer) -> PyResult<()> {
+        let mut packed = self.spec().core.clone();
+        if let frameport::spec::Spec::Video(video) = &mut packed {
+            video.planes = None;
+        }
+        let view = packed.layout().ok().and_then(|layout| layout.image_view());
+        let fits = |view: ImageView| type_of(from) == Some(view.sample) && from.shape() == view.shape;
+        if !view.is_some_and(fits) {
+            return Err(exception(py, "FormatError", &self.no_array()));
+        }
+        let view = py.import("builtins")?.call_method1("memoryview", (value,))?;
+        let bytes = view.call_method0("tobytes")?.cast_into::<PyBytes>()?;
+        // The lock is not held while an exception is made.
+        let filled = match &mut *self.source() {
+            Source::Loaned(loan) => loan.fill(bytes.as_bytes()).map_err(Refused::from),
+            other => other.export(None, None).map(drop),
+        };
+        filled.map_err(|refused| refused.raise(py))
     }
 }
 
@@ -164,7 +180,8 @@ impl Pixels {
             let base = PyClassInitializer::from(Self::new(source, this.spec.clone_ref(py)));
             Bound::new(py, base.add_subclass(Plane { index, layout }))
         };
-        let planes: Vec<_> = this.layouts(py)?.into_iter().enumerate().map(plane).collect::<PyResult<_>>()?;
+        let planes: Vec<_> =
+            this.spec().layout.planes().iter().copied().enumerate().map(plane).collect::<PyResult<_>>()?;
         PyTuple::new(py, planes)
     }
 
@@ -189,7 +206,7 @@ impl Pixels {
     fn tobytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let planes = match self.part(py, None)? {
             Some(whole) => vec![whole],
-            None => (0..self.layouts(py)?.len())
+            None => (0..self.spec().layout.planes().len())
                 .filter_map(|index| self.part(py, Some(index)).transpose())
                 .collect::<PyResult<_>>()?,
         };

@@ -43,10 +43,17 @@ pub(crate) fn dtype_code(dtype: DType) -> &'static std::ffi::CStr {
 /// `Spec("bgr24", 1920, 1080, fps=(30, 1))` is video under FFmpeg's names; `Spec.tensor("float32", (3, 4))` an array;
 /// `Spec.bytes(65536)` up to so many bytes. Colour is given as the code points of H.273, 2 being "unspecified".
 #[pyclass(frozen, eq, hash, module = "frameport")]
-#[derive(PartialEq, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) core: CoreSpec,
-    layout: Layout,
+    /// A frame's own, where it is one's: the system may have laid out its planes.
+    pub(crate) layout: Layout,
+}
+
+impl PartialEq for Spec {
+    fn eq(&self, other: &Self) -> bool {
+        self.core == other.core
+    }
 }
 
 impl std::hash::Hash for Spec {
@@ -63,12 +70,12 @@ impl Spec {
     }
 
     /// The spec of the frames of a pool: one object for all of them.
-    pub(crate) fn of_pool(py: Python<'_>, note: &PoolNote, core: &CoreSpec) -> PyResult<Py<Self>> {
+    pub(crate) fn of_pool(py: Python<'_>, note: &PoolNote, core: &CoreSpec, layout: &Layout) -> PyResult<Py<Self>> {
         let known = || note.get().and_then(|known| known.downcast_ref::<Py<Self>>()).map(|known| known.clone_ref(py));
         if let Some(known) = known() {
             return Ok(known);
         }
-        let new = Py::new(py, Self::of(py, core.clone())?)?;
+        let new = Py::new(py, Self { core: core.clone(), layout: layout.clone() })?;
         // Made beforehand: nothing of Python's runs while another thread waits for it. Whoever was first is everybody's.
         let _ = note.set(Box::new(new.clone_ref(py)));
         Ok(known().unwrap_or(new))

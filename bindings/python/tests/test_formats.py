@@ -61,13 +61,20 @@ def test_a_format_has_ffmpegs_planes_and_keeps_every_byte(start, name, width, he
         at = 0
         for plane in loan.planes:
             view = np.asarray(plane)
-            assert (view.dtype, view.flags.c_contiguous, plane.stride) == (dtype, True, view.strides[0])
+            assert (view.dtype, plane.stride) == (dtype, view.strides[0])
             view[:] = np.frombuffer(sent, dtype, view.size, at).reshape(view.shape)
             at += view.nbytes
         assert at == spec.size
     frame = worker.recv()
     assert frame.tobytes() == sent
+    # Where the system puts gaps between planes, those of two are no array. The spec is the one that was asked for.
+    assert frame.spec == spec and (frame.spec.shape == whole or len(shapes) > 1)
     if whole is not None:
+        assert frame.copy().shape == whole
+        with worker.loan() as loan:
+            loan.fill(frame.copy())
+        assert worker.recv().tobytes() == sent
+    if frame.spec.shape is not None:
         assert np.asarray(frame).shape == whole
         assert np.asarray(frame).tobytes() == sent
         assert memoryview(frame).nbytes == spec.size
@@ -83,7 +90,7 @@ def test_the_copy_as_one_array_is_pyavs(start, name):
     import av
 
     spec = fp.Spec(name, 16, 8)
-    worker = start(REPLY if spec.shape else """
+    worker = start("""
         import frameport as fp
         with fp.connect() as link:
             for frame in link:
@@ -135,6 +142,25 @@ def test_rows_with_gaps_are_strided_views(start):
     assert frame.planes[0].stride == 64
     with pytest.raises(BufferError):
         np.frombuffer(frame, np.uint8)
+
+
+def test_planes_with_gaps_take_the_array_they_would_be_without(start):
+    spec = fp.Spec("nv12", 6, 4, planes=[(0, 16), (128, 8)])
+    worker = start("""
+        import frameport as fp
+        with fp.connect() as link:
+            for frame in link:
+                with link.reply(frame) as out:
+                    out.fill(frame.to_ndarray())
+    """, spec)
+    pixels = np.frombuffer(picture(1, 36), np.uint8).reshape(6, 6)
+    worker.send(pixels[:, ::-1])
+    frame = worker.recv()
+    assert (frame.spec.shape, [plane.stride for plane in frame.planes]) == (None, [16, 8])
+    assert np.array_equal(frame.to_ndarray(), pixels[:, ::-1])
+    for other in (pixels[:5], pixels.astype(np.uint16), pixels.reshape(-1)):
+        with pytest.raises(fp.FormatError, match=r"frame\.planes"):
+            worker.send(other)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16",

@@ -4,11 +4,8 @@
 //! straight back, untouched; one with metadata is read to its last byte, drawn on in place, and goes back with what was
 //! read. The host does the same sums and drawing and compares.
 
-use frameport::{Bytes, Error, Frame, Link};
+use frameport::{Error, Frame, Link};
 use serde_json::{Map, Value};
-
-/// Bytes looked at together.
-pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Works until the host has finished, and returns the exit status.
 pub(crate) fn work() -> i32 {
@@ -35,7 +32,7 @@ pub(crate) fn work() -> i32 {
 fn answer(link: &Link, mut frame: Frame) -> Result<(), Error> {
     if !frame.meta_bytes().is_empty() {
         let mut meta = Map::new();
-        meta.insert("sum".to_owned(), Value::from(sum(frame.payload())));
+        meta.insert("sum".to_owned(), Value::from(sum(&frame.snapshot())));
         meta.insert("copied".to_owned(), Value::from(link.copied()));
         draw(&frame);
         frame.set_meta(&meta);
@@ -44,25 +41,10 @@ fn answer(link: &Link, mut frame: Frame) -> Result<(), Error> {
 }
 
 /// A number that depends on every byte and its place.
-pub(crate) fn sum(pixels: Bytes<'_>) -> u64 {
-    let mut chunk = vec![0; CHUNK];
-    let (mut sum, mut at) = (0, 0);
-    while at < pixels.len() {
-        let part = chunk.get_mut(..CHUNK.min(pixels.len() - at)).unwrap_or_default();
-        if !pixels.copy_to(at, part) {
-            break;
-        }
-        sum = sum_of(part, sum);
-        at += part.len();
-    }
-    sum
-}
-
-/// Goes on with a sum; all parts but the last are whole chunks.
-pub(crate) fn sum_of(bytes: &[u8], sum: u64) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let (words, rest) = bytes.as_chunks::<8>();
-    let sum = words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    let sum = words.iter().fold(0, |sum, word| mix(sum, u64::from_le_bytes(*word)));
     rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)))
 }
 

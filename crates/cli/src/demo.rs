@@ -125,7 +125,7 @@ fn every_byte(worker: &Worker, size: usize, show: &Show) -> Result<(), Failure> 
         frame.fill(&expected)?;
         frame.set_meta(&task(frames));
         let seq = worker.send(frame)?;
-        let seen = expected.chunks(bundled::CHUNK).fold(0, |sum, chunk| bundled::sum_of(chunk, sum));
+        let seen = bundled::sum(&expected);
         let back = worker.recv()?;
         let meta = back.meta()?;
         let wrong = |what| Err(Failure::Wrong { seq, what });
@@ -138,7 +138,7 @@ fn every_byte(worker: &Worker, size: usize, show: &Show) -> Result<(), Failure> 
             let bar = bundled::bar(seq, rows);
             bundled::invert(expected.get_mut(bar.start * row_bytes..bar.end * row_bytes).unwrap_or_default());
         }
-        if !is_equal(&back, &expected) {
+        if back.snapshot() != expected {
             return wrong("the worker's picture came back with other bytes");
         }
         frames += 1;
@@ -164,16 +164,6 @@ fn paint(picture: &mut [u8], frame: u64) {
 
 fn task(number: u64) -> Map<String, serde_json::Value> {
     Map::from_iter([("draw".to_owned(), number.into())])
-}
-
-fn is_equal(frame: &frameport::Frame, expected: &[u8]) -> bool {
-    let (payload, mut chunk) = (frame.payload(), vec![0; bundled::CHUNK]);
-    let parts = (0..).step_by(bundled::CHUNK).zip(expected.chunks(bundled::CHUNK));
-    payload.len() == expected.len()
-        && parts.into_iter().all(|(at, expected)| {
-            let part = chunk.get_mut(..expected.len()).unwrap_or_default();
-            payload.copy_to(at, part) && part == expected
-        })
 }
 
 /// Kills the worker in the middle of its work; returns when that was.

@@ -28,9 +28,10 @@ pub type PoolNote = OnceLock<Box<dyn Any + Send + Sync>>;
 /// See the module.
 pub(crate) struct Pool {
     pub(crate) decl: control::Pool,
+    /// As it was asked for.
     pub(crate) spec: Spec,
-    /// The spec before the system laid out its planes.
-    pub(crate) asked: Spec,
+    /// The same, with the planes where they are: what a worker is told.
+    pub(crate) placed: Spec,
     pub(crate) layout: Layout,
     pub(crate) view: Option<ImageView>,
     pub(crate) own: OwnPage,
@@ -50,7 +51,6 @@ impl std::fmt::Debug for Pool {
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     pub(crate) decl: control::Pool,
-    /// As it was asked for.
     pub(crate) spec: Spec,
     store: Store,
     pixels: Arc<Pixels>,
@@ -119,14 +119,14 @@ fn make_pixels(decl: &mut control::Pool, spec: &Spec) -> Result<(Store, Arc<Pixe
     Ok((store, Arc::new(pixels)))
 }
 
-/// `asked`, with the planes where the system has put them.
-fn laid_out(asked: &Spec, pixels: &Pixels) -> Spec {
-    let mut spec = asked.clone();
-    if let (Spec::Video(video), Some(places)) = (&mut spec, pixels.places()) {
+/// `spec`, with the planes where the system has put them.
+fn place(spec: &Spec, pixels: &Pixels) -> Spec {
+    let mut placed = spec.clone();
+    if let (Spec::Video(video), Some(places)) = (&mut placed, pixels.places()) {
         let place = |Place { offset, stride }| PlaneGeometry { offset, stride };
         video.planes = Some(places.into_iter().map(place).collect());
     }
-    spec
+    placed
 }
 
 /// Writes the metadata of a slot before it is sent.
@@ -219,7 +219,7 @@ impl Pool {
         let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
         let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
         let (own, peer) = (Arc::new(own_map), Arc::new(peer_map));
-        let pool = Self::new(self.decl.clone(), &self.asked, Arc::clone(&self.pixels), &own, &peer)?;
+        let pool = Self::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), &own, &peer)?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 
@@ -235,31 +235,31 @@ impl Pool {
         let pixels = Pixels::adopt(pixels, &plan(&decl, spec, Side::Worker)?).map_err(&system)?;
         let peer = map(host_page, page, Writers::Creator, false).map_err(&system)?;
         let own = map(worker_page, page, Writers::All, true).map_err(&system)?;
-        let mut asked = spec.clone();
-        if let (Spec::Video(video), Some(_)) = (&mut asked, pixels.places()) {
+        let mut asked_for = spec.clone();
+        if let (Spec::Video(video), Some(_)) = (&mut asked_for, pixels.places()) {
             // Where the host's system has put them: adopted only if that is what was announced.
             video.planes = None;
         }
-        Self::new(decl, &asked, Arc::new(pixels), &Arc::new(own), &Arc::new(peer))
+        Self::new(decl, &asked_for, Arc::new(pixels), &Arc::new(own), &Arc::new(peer))
     }
 
     fn new(
         decl: control::Pool,
-        asked: &Spec,
+        spec: &Spec,
         pixels: Arc<Pixels>,
         own: &Arc<Map>,
         peer: &Arc<Map>,
     ) -> Result<Self, Error> {
-        let spec = laid_out(asked, &pixels);
-        let layout = spec.layout()?;
-        let last = decl.slots.checked_sub(1).and_then(|last| pixels.slot(last));
-        let fits = last.is_some_and(|(_, len)| layout.size <= len && decl.stride == len);
+        let placed = place(spec, &pixels);
+        let layout = placed.layout()?;
+        let has_slots = (1..=pixels.slots()).contains(&(decl.slots as usize));
+        let fits = has_slots && layout.size <= decl.stride && decl.stride == pixels.stride();
         let own = OwnPage::new(own, decl.slots, decl.meta);
         let peer = PeerPage::new(peer, decl.slots, decl.meta);
         match (own, peer) {
             (Some(own), Some(peer)) if fits => {
                 let view = layout.image_view();
-                Ok(Self { decl, spec, asked: asked.clone(), layout, view, own, peer, pixels, note: PoolNote::new() })
+                Ok(Self { decl, spec: spec.clone(), placed, layout, view, own, peer, pixels, note: PoolNote::new() })
             }
             _ => Err(Error::Protocol { what: format!("the pool announced for {spec} does not hold it") }),
         }
@@ -276,6 +276,11 @@ impl Pool {
     pub(crate) fn access(&self, slot: u32, intent: Intent) -> Option<Access> {
         let access = self.pixels.access(slot, intent);
         access.inspect_err(|error| tracing::warn!(pool = self.decl.id, slot, "a slot is not locked: {error}")).ok()
+    }
+
+    /// Whether a slot of one can carry a frame of the other.
+    pub(crate) fn same_memory(&self, other: &Self) -> bool {
+        self.spec.same_values(&other.spec) && self.layout == other.layout
     }
 
     /// Whether a payload of `len` bytes is one of this pool's spec.

@@ -25,7 +25,7 @@ fn worker_process() {
         let mut held = Vec::new();
         loop {
             let frame = link.recv()?;
-            assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+            assert!(is_picture(&frame, frame.seq()), "frame {}", frame.seq());
             assert_eq!(frame.meta()?["spec"], frame.spec().to_string());
             match role.as_str() {
                 // Tells the number of every frame.
@@ -58,7 +58,7 @@ fn join(audience: &Audience, role: &str, delivery: Delivery) -> Worker {
 
 fn push(audience: &Audience, seq: u64) {
     let mut frame = audience.loan().unwrap();
-    let pixels = picture(seq, frame.payload().len());
+    let pixels = picture(seq, frame.packed_len());
     frame.fill(&pixels).unwrap();
     let meta = serde_json::json!({"n": seq, "spec": frame.spec().to_string()});
     frame.set_meta(meta.as_object().unwrap());
@@ -155,7 +155,7 @@ fn nobody_but_the_host_can_write_an_audiences_frames() {
     for seq in 0..20 {
         push(&audience, seq);
         let back = writer.recv().unwrap();
-        assert!(is_picture(back.payload(), seq) && back.payload().is_writable());
+        assert!(is_picture(&back, seq) && back.payload().is_writable());
     }
 }
 
@@ -183,7 +183,7 @@ fn each_member_goes_over_to_another_spec_at_its_own_pace() {
     // One that was loaned before a change is sent after it.
     let mut frame = audience.loan().unwrap();
     audience.change_spec(sizes[2].clone()).unwrap();
-    let pixels = picture(FRAMES, frame.payload().len());
+    let pixels = picture(FRAMES, frame.packed_len());
     frame.fill(&pixels).unwrap();
     let meta = serde_json::json!({"n": FRAMES, "spec": frame.spec().to_string()});
     frame.set_meta(meta.as_object().unwrap());

@@ -28,7 +28,7 @@ fn worker_process() {
             let asked = now();
             let frame = link.recv()?;
             std::thread::sleep(TAKES);
-            assert!(is_picture(frame.payload(), frame.seq()), "frame {} changed while it was held", frame.seq());
+            assert!(is_picture(&frame, frame.seq()), "frame {} changed while it was held", frame.seq());
             let mut answer = link.loan()?;
             answer.set_seq(frame.seq());
             answer.fill(&asked.to_le_bytes())?;
@@ -77,7 +77,7 @@ impl Camera {
 
     /// It got the newest frame there was when it asked, or one that came later.
     fn check(&mut self, answer: &Frame) {
-        let asked = u64::from_le_bytes(answer.payload().to_vec().try_into().unwrap());
+        let asked = u64::from_le_bytes(answer.snapshot().try_into().unwrap());
         let newest = self.sent.partition_point(|&sent| sent < asked).checked_sub(1);
         assert!(newest.is_none_or(|newest| answer.seq() >= newest as u64), "frame {} for {newest:?}", answer.seq());
         self.answers += 1;

@@ -33,7 +33,7 @@ fn worker_process() {
             Err(Error::LinkClosed { .. }) => break,
             Err(error) => panic!("{error}"),
         };
-        assert!(role == "late" || is_picture(frame.payload(), frame.seq()));
+        assert!(role == "late" || is_picture(&frame, frame.seq()));
         match role.as_str() {
             "in_place" => {
                 frame.set_meta(&serde_json::from_str(&format!(r#"{{"spec":"{}"}}"#, frame.spec())).unwrap());
@@ -65,7 +65,7 @@ fn worker_process() {
                     sender.change_spec(output).unwrap();
                 }
                 let mut reply = link.reply(&frame).unwrap();
-                let pixels: Vec<u8> = (0..reply.payload().len()).map(|index| byte(frame.seq() + 1, index)).collect();
+                let pixels: Vec<u8> = (0..reply.packed_len()).map(|index| byte(frame.seq() + 1, index)).collect();
                 reply.fill(&pixels).unwrap();
                 link.send(reply).unwrap();
             }
@@ -85,7 +85,7 @@ fn worker_process() {
 
 fn send(worker: &Worker, seq: u64) {
     let mut frame = worker.loan().unwrap();
-    let pixels = picture(seq, frame.payload().len());
+    let pixels = picture(seq, frame.packed_len());
     frame.fill(&pixels).unwrap();
     assert_eq!(worker.send(frame).unwrap(), seq);
 }
@@ -93,7 +93,7 @@ fn send(worker: &Worker, seq: u64) {
 fn receive(worker: &Worker, seq: u64) -> Frame {
     let frame = worker.recv_timeout(MINUTE).unwrap();
     assert_eq!(frame.seq(), seq);
-    assert!(is_picture(frame.payload(), seq), "frame {seq}");
+    assert!(is_picture(&frame, seq), "frame {seq}");
     frame
 }
 
@@ -157,7 +157,7 @@ fn frames_of_older_specs_stay_what_they_are() {
         receive(&worker, seq);
     }
     assert_eq!(first.spec(), &size(0));
-    assert!(is_picture(first.payload(), 0));
+    assert!(is_picture(&first, 0));
     // Its pool is the one before the last: another change has to wait for it, and says whom for.
     let error = worker.change_spec_until(size(2), Until::after(Duration::from_millis(20))).unwrap_err();
     assert!(matches!(error, Error::PoolExhausted(_)), "{error}");
@@ -171,7 +171,7 @@ fn frames_of_older_specs_stay_what_they_are() {
         receive(&worker, 21)
     };
     worker.stop().unwrap();
-    assert!(is_picture(kept.payload(), 21), "also beyond the worker");
+    assert!(is_picture(&kept, 21), "also beyond the worker");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_result_that_is_kept_is_named_where_a_change_waits_for_it() {
     drop(receive(&worker, 1));
     let error = worker.change_spec_until(size(2), Until::after(Duration::from_millis(50))).unwrap_err().to_string();
     assert!(error.contains("'out'") && error.contains("frame 0") && error.contains("release the frames"), "{error}");
-    assert!(is_picture(kept.payload(), 0));
+    assert!(is_picture(&kept, 0));
     drop(kept);
     worker.change_spec(size(2)).unwrap();
     send(&worker, 2);
@@ -196,7 +196,7 @@ fn a_loan_of_the_older_spec_may_still_be_sent() {
     let worker = small_worker("in_place").spawn().unwrap();
     let mut old = worker.loan().unwrap();
     worker.change_spec(size(1)).unwrap();
-    let pixels = picture(0, old.payload().len());
+    let pixels = picture(0, old.packed_len());
     old.fill(&pixels).unwrap();
     worker.send(old).unwrap();
     send(&worker, 1);
@@ -216,7 +216,7 @@ fn a_worker_asks_for_another_spec_of_what_it_sends() {
         let frame = worker.recv_timeout(MINUTE).unwrap();
         let Spec::Video(input) = size(seq / 3) else { panic!() };
         assert_eq!(frame.spec(), &VideoSpec::new(PixelFormat::Gray, input.width * 2, input.height * 2).into());
-        assert!(is_picture(frame.payload(), seq + 1));
+        assert!(is_picture(&frame, seq + 1));
     }
 }
 
@@ -240,7 +240,7 @@ fn a_live_channel_changes_too_and_never_waits() {
             }
             match worker.loan() {
                 Ok(mut frame) => {
-                    let pixels = picture(sent, frame.payload().len());
+                    let pixels = picture(sent, frame.packed_len());
                     frame.fill(&pixels).unwrap();
                     worker.send(frame).unwrap();
                     sent += 1;

@@ -76,7 +76,7 @@ fn receive_all(worker: &Worker, first: &AtomicBool, kept: &mut Vec<Frame>, ahead
         match worker.recv() {
             Ok(frame) => {
                 assert_eq!(frame.seq(), seq);
-                assert!(is_picture(frame.payload(), seq + ahead), "frame {seq}");
+                assert!(is_picture(&frame, seq + ahead), "frame {seq}");
                 first.store(true, Ordering::Release);
                 kept.extend((kept.len() < 2).then_some(frame));
             }
@@ -124,7 +124,7 @@ fn kill_at_a_random_moment(round: usize, random: &mut Random) {
     assert_eq!(stats.sent, stats.received + stats.lost, "{role}: {stats:?}");
     assert_eq!((stats.in_flight, stats.held), (0, kept.len() as u64), "{role}: {stats:?}");
     for frame in &kept {
-        assert!(is_picture(frame.payload(), frame.seq() + ahead), "a frame outlives its worker");
+        assert!(is_picture(frame, frame.seq() + ahead), "a frame outlives its worker");
     }
     kept.clear();
     assert_eq!(worker.stats().held, 0);
@@ -160,7 +160,7 @@ fn results_sent_before_the_end_still_arrive() {
         for seq in 0..4 {
             let back = worker.recv().unwrap();
             assert_eq!(back.seq(), seq);
-            assert!(is_picture(back.payload(), seq), "{role}: frame {seq}");
+            assert!(is_picture(&back, seq), "{role}: frame {seq}");
         }
         let end = worker.recv().unwrap_err();
         match role {

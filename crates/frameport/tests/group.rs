@@ -27,7 +27,7 @@ fn worker_process() {
     let mut kept = None;
     while let Ok(frame) = link.recv() {
         let seq = frame.seq();
-        assert!(is_picture(frame.payload(), seq), "frame {seq} came with other pixels");
+        assert!(is_picture(&frame, seq), "frame {seq} came with other pixels");
         match role.as_str() {
             "invert" => invert(&link, frame),
             "poison" if seq == POISON => std::process::abort(),
@@ -158,7 +158,7 @@ fn results_come_in_the_order_of_the_frames_or_as_they_are_ready() {
     for (ordered, role) in [(true, "answer"), (false, "answer"), (true, "invert")] {
         let group = group(role, 3).ordered(ordered).spawn().unwrap();
         let check = |frame: &Frame| {
-            if role == "invert" { is_inverted(frame) } else { is_picture(frame.payload(), frame.seq() + 7) }
+            if role == "invert" { is_inverted(frame) } else { is_picture(frame, frame.seq() + 7) }
         };
         let (sent, got) = run(&group, |sent| sent == 400, check);
         assert_adds_up(&group, sent, &got);
@@ -275,7 +275,7 @@ fn a_poisonous_frame_is_given_up_after_its_tries_and_the_rest_arrives() {
 
 fn give_up(role: &str, end: &str) {
     let group = group(role, 2).tries(3).spawn().unwrap();
-    let (sent, got) = run(&group, |sent| sent == 40, |frame| is_picture(frame.payload(), frame.seq() + 7));
+    let (sent, got) = run(&group, |sent| sent == 40, |frame| is_picture(frame, frame.seq() + 7));
     assert_adds_up(&group, sent, &got);
     let [(POISON, why)] = got.lost.as_slice() else { panic!("{:?}", got.lost) };
     assert!(why.contains(end), "{why}");
@@ -310,9 +310,7 @@ fn a_dead_workers_frame_is_not_queued_behind_results_that_wait_for_it() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let mut got = Got::default();
     for _ in 0..4 {
-        got.note(group.recv_timeout(Duration::from_secs(10)).unwrap(), |frame| {
-            is_picture(frame.payload(), frame.seq() + 7)
-        });
+        got.note(group.recv_timeout(Duration::from_secs(10)).unwrap(), |frame| is_picture(frame, frame.seq() + 7));
     }
     assert_eq!((got.answered, got.lost), (vec![0, 1, 2, 3], vec![]));
     std::fs::remove_dir(&place).unwrap();
@@ -334,7 +332,7 @@ fn frames_that_are_passed_over_hold_up_nothing() {
     for (role, window) in [("pass", 2), ("pass", 16), ("pass_late", 2), ("pass_late", 16)] {
         for ordered in [true, false] {
             let group = group(role, 2).ordered(ordered).window(window).spawn().unwrap();
-            let (sent, got) = run(&group, |sent| sent == 60, |frame| is_picture(frame.payload(), frame.seq() + 7));
+            let (sent, got) = run(&group, |sent| sent == 60, |frame| is_picture(frame, frame.seq() + 7));
             assert_adds_up(&group, sent, &got);
             let mut answered = got.answered;
             assert!(!ordered || is_rising(&answered));

@@ -249,7 +249,7 @@ impl Neighbour {
             self.0.send(frame).unwrap();
             let back = self.0.recv_timeout(5 * SECOND).unwrap();
             assert_eq!(back.seq(), self.1);
-            assert!(is_picture(back.payload(), self.1));
+            assert!(is_picture(&back, self.1));
             self.1 += 1;
         }
     }

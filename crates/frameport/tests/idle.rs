@@ -43,7 +43,7 @@ fn exchange(worker: &Worker, count: u64) {
         let mut frame = worker.loan().unwrap();
         frame.fill(&picture(seq, 63 * 41 * 3)).unwrap();
         worker.send(frame).unwrap();
-        assert!(is_picture(worker.recv().unwrap().payload(), seq));
+        assert!(is_picture(&worker.recv().unwrap(), seq));
     }
 }
 

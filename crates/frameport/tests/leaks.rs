@@ -36,7 +36,7 @@ fn worker_process() {
             "echo" => link.send_back(frame).unwrap(),
             "reply" => {
                 let mut reply = link.reply(&frame).unwrap();
-                reply.fill(&picture(frame.seq() + 7, reply.payload().len())).unwrap();
+                reply.fill(&picture(frame.seq() + 7, reply.packed_len())).unwrap();
                 link.send(reply).unwrap();
             }
             other => panic!("no role {other}"),
@@ -101,7 +101,7 @@ fn links_that_come_and_go() {
         let kept = worker.recv().unwrap();
         assert_eq!(worker.stop().unwrap(), Exit::Code(0));
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
-        assert!(is_picture(kept.payload(), 7), "a frame outlives its worker");
+        assert!(is_picture(&kept, 7), "a frame outlives its worker");
     }
 }
 
@@ -120,7 +120,7 @@ fn changes_of_spec() {
         worker.change_spec(VideoSpec::new(PixelFormat::Gray, 50 + turn % 7, 40)).unwrap();
         worker.send(worker.loan().unwrap()).unwrap();
         let answer = worker.recv().unwrap();
-        assert!(is_picture(answer.payload(), u64::from(turn) + 7));
+        assert!(is_picture(&answer, u64::from(turn) + 7));
         drop(answer);
         assert!(mapped_regions() <= 14 && open_files() == first.0, "{} and {}", mapped_regions(), open_files());
         let (open, maps) = worker_has();
@@ -193,7 +193,7 @@ fn frames_on_other_threads() {
     drop(worker);
     let threads = received.map(|frame| {
         std::thread::spawn(move || {
-            assert!(is_picture(frame.payload(), frame.seq() + 7));
+            assert!(is_picture(&frame, frame.seq() + 7));
             let hold = frame.hold();
             drop(frame);
             drop(hold);
@@ -225,7 +225,7 @@ fn many_frames() {
             for seq in from..to {
                 let back = worker.recv_timeout(Duration::from_secs(30)).unwrap();
                 assert_eq!(back.seq(), seq);
-                assert!(is_picture(back.payload(), seq), "frame {seq}");
+                assert!(is_picture(&back, seq), "frame {seq}");
             }
         });
     };

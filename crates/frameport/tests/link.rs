@@ -3,7 +3,7 @@
 mod common;
 
 use common::{byte, is_picture, picture, role, small_worker, worker};
-use frameport::spec::{BytesSpec, PixelFormat, VideoSpec};
+use frameport::spec::{BytesSpec, PixelFormat, PlaneGeometry, VideoSpec};
 use frameport::{Delivery, Error, Exit, Link, WaitStrategy};
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ fn worker_process() {
         match role.as_str() {
             // Every byte goes up by one, in the same slot.
             "in_place" | "viewed" => {
-                assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+                assert!(is_picture(&frame, frame.seq()), "frame {}", frame.seq());
                 let hold = (role == "viewed").then(|| frame.hold());
                 let up: Vec<u8> = frame.snapshot().iter().map(|byte| byte.wrapping_add(1)).collect();
-                assert!(frame.payload().copy_from(0, &up));
+                frame.fill(&up).unwrap();
                 let mut meta = frame.meta().unwrap();
                 meta.insert("seen".into(), frame.seq().into());
                 frame.set_meta(&meta);
@@ -44,7 +44,7 @@ fn worker_process() {
             }
             "reply" | "upscale" => {
                 let mut reply = link.reply(&frame).unwrap();
-                let len = reply.payload().len();
+                let len = reply.packed_len();
                 reply.fill(&picture(frame.seq() + 7, len)).unwrap();
                 link.send(reply).unwrap();
             }
@@ -106,6 +106,31 @@ fn a_frame_that_is_still_viewed_is_copied_instead_of_changing_hands() {
 }
 
 #[test]
+fn values_are_the_same_whatever_gaps_their_slots_have() {
+    let plain = VideoSpec::new(PixelFormat::Nv12, 13, 6);
+    let place = |offset, stride| PlaneGeometry { offset, stride };
+    let spread = plain.clone().planes([place(64, 32), place(512, 16)]);
+    let swapped = plain.clone().planes([place(42, 13), place(0, 14)]);
+    let specs = [&plain, &spread, &swapped];
+    for (input, output) in specs.into_iter().flat_map(|input| specs.map(|output| (input, output))) {
+        let worker = worker("in_place").input("in", input.clone(), Delivery::Lossless);
+        let worker = worker.output("out", output.clone(), Delivery::Lossless).spawn().unwrap();
+        let size = plain.layout().unwrap().size;
+        for seq in 0..3 {
+            let mut frame = worker.loan().unwrap();
+            let short = frame.fill(&picture(seq, size - 1)).unwrap_err().to_string();
+            assert!(short.contains("119 bytes") && short.contains("nv12 13x6, which has 120"), "{short}");
+            frame.fill(&picture(seq, size)).unwrap();
+            worker.send(frame).unwrap();
+            let back = worker.recv().unwrap();
+            let up: Vec<u8> = picture(seq, size).iter().map(|byte| byte.wrapping_add(1)).collect();
+            assert_eq!((back.snapshot(), back.packed_len()), (up, size), "{input:?} to {output:?}");
+            assert_eq!(back.planes().map(|plane| plane.to_vec().len()).sum::<usize>(), size);
+        }
+    }
+}
+
+#[test]
 fn frames_in_flight_arrive_while_the_host_fills_the_next() {
     let worker = small_worker("reply").slots(3).spawn().unwrap();
     std::thread::scope(|scope| {
@@ -120,7 +145,7 @@ fn frames_in_flight_arrive_while_the_host_fills_the_next() {
         for seq in 0..1000 {
             let back = worker.recv().unwrap();
             assert_eq!(back.seq(), seq);
-            assert!(is_picture(back.payload(), seq + 7));
+            assert!(is_picture(&back, seq + 7));
         }
         assert!(matches!(worker.recv(), Err(Error::LinkClosed { .. })));
     });
@@ -143,7 +168,7 @@ fn a_worker_that_states_another_output_gets_it() {
     worker.send(worker.loan().unwrap()).unwrap();
     let back = worker.recv().unwrap();
     assert_eq!(back.spec(), &spec);
-    assert!(is_picture(back.payload(), 7));
+    assert!(is_picture(&back, 7));
     let refused = small_worker("upscale").output_limit(640 * 480).spawn().unwrap_err().to_string();
     assert!(refused.contains("gray 640x480") && refused.contains("output limit"), "{refused}");
 }
@@ -182,14 +207,14 @@ fn a_received_frame_never_changes_while_it_is_held() {
     let turn = |seq: u64| {
         worker.send(worker.loan().unwrap()).unwrap();
         let back = worker.recv().unwrap();
-        assert!(is_picture(back.payload(), seq + 7));
+        assert!(is_picture(&back, seq + 7));
         back
     };
     let kept = turn(0);
     let hold = kept.hold();
     for seq in 1..40 {
         turn(seq);
-        assert!(is_picture(kept.payload(), 7), "after {seq} further frames");
+        assert!(is_picture(&kept, 7), "after {seq} further frames");
     }
     assert_eq!(worker.stats().held, 1);
     drop(kept);
@@ -204,5 +229,5 @@ fn large_frames_arrive_whole() {
     let worker = worker("reply").input("in", &spec, Delivery::Lossless).output("out", spec, Delivery::Lossless);
     let worker = worker.slots(2).spawn().unwrap();
     worker.send(worker.loan().unwrap()).unwrap();
-    assert!(is_picture(worker.recv().unwrap().payload(), 7));
+    assert!(is_picture(&worker.recv().unwrap(), 7));
 }

@@ -38,7 +38,7 @@ fn run(link: &Link, role: &str) -> Result<(), Error> {
                 let count = gate.recv()?.payload().len();
                 for _ in 0..count {
                     let frame = link.recv()?;
-                    assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+                    assert!(is_picture(&frame, frame.seq()), "frame {}", frame.seq());
                     let mut answer = told.loan()?;
                     answer.set_seq(frame.seq());
                     let skipped = link.receiver("in")?.stats().skipped;
@@ -46,7 +46,7 @@ fn run(link: &Link, role: &str) -> Result<(), Error> {
                     told.send(answer)?;
                     kept = Some(frame);
                 }
-                assert!(kept.as_ref().is_none_or(|frame| is_picture(frame.payload(), frame.seq())), "while it is held");
+                assert!(kept.as_ref().is_none_or(|frame| is_picture(frame, frame.seq())), "while it is held");
             }
         }
         // Receives what it can and looks at every byte, twice.
@@ -55,11 +55,11 @@ fn run(link: &Link, role: &str) -> Result<(), Error> {
             let ended = loop {
                 match link.recv() {
                     Ok(frame) => {
-                        assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+                        assert!(is_picture(&frame, frame.seq()), "frame {}", frame.seq());
                         count += 1;
                         if let Some(before) = held.replace(frame) {
                             let before: frameport::Frame = before;
-                            assert!(is_picture(before.payload(), before.seq()), "frame {} later", before.seq());
+                            assert!(is_picture(&before, before.seq()), "frame {} later", before.seq());
                         }
                     }
                     Err(error) => break error,
@@ -71,8 +71,8 @@ fn run(link: &Link, role: &str) -> Result<(), Error> {
             Err(ended)
         }
         "in_place" => loop {
-            let frame = link.recv()?;
-            assert!(frame.payload().copy_from(0, &picture(frame.seq() + 1, SIZE)));
+            let mut frame = link.recv()?;
+            frame.fill(&picture(frame.seq() + 1, SIZE)).unwrap();
             link.send_back(frame)?;
         },
         // Fills the host's live channel, as often as the gate says, then says on the lossless one that it has.
@@ -182,7 +182,7 @@ fn a_live_frame_goes_back_in_place_on_a_lossless_channel() {
         push(&worker, seq);
         let back = worker.recv().unwrap();
         assert_eq!(back.seq(), seq);
-        assert!(is_picture(back.payload(), seq + 1));
+        assert!(is_picture(&back, seq + 1));
     }
     let stats = worker.stats();
     assert_eq!((stats.received, stats.results, stats.retracted), (500, 500, 0), "{stats:?}");
@@ -203,7 +203,7 @@ fn a_live_channel_back_keeps_the_newest_results() {
         sent += count as u64;
         let newest = worker.recv().unwrap();
         assert_eq!(newest.seq(), sent - 1);
-        assert!(is_picture(newest.payload(), sent - 1));
+        assert!(is_picture(&newest, sent - 1));
         assert!(worker.try_recv().unwrap().is_none());
     }
     let stats = worker.receiver("out").unwrap().stats();

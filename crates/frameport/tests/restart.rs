@@ -69,7 +69,7 @@ fn worker_process() {
                     Err(Error::LinkClosed { .. }) => return,
                     Err(error) => panic!("{error}"),
                 };
-                let len = reply.payload().len();
+                let len = reply.packed_len();
                 reply.fill(&picture(frame.seq() + 7, len)).unwrap();
                 reply.set_meta(frame.params().unwrap());
                 drop(link.send(reply));
@@ -145,7 +145,7 @@ fn a_death_is_reported_once_and_the_next_life_goes_on() {
             send(&worker, seq);
             let back = worker.recv_timeout(LONG).unwrap();
             assert_eq!(back.seq(), seq);
-            assert!(is_picture(back.payload(), seq + 7));
+            assert!(is_picture(&back, seq + 7));
             seq += 1;
         }
         let pid = kill(&worker);
@@ -206,7 +206,7 @@ fn receive_all(worker: &Worker, ahead: u64, results: &AtomicU64) -> Vec<u32> {
             Ok(frame) => {
                 assert!(last.is_none_or(|last| frame.seq() > last), "{last:?} then {}", frame.seq());
                 last = Some(frame.seq());
-                assert!(is_picture(frame.payload(), frame.seq() + ahead), "frame {}", frame.seq());
+                assert!(is_picture(&frame, frame.seq() + ahead), "frame {}", frame.seq());
                 results.fetch_add(1, Ordering::Relaxed);
             }
             Err(Error::WorkerDied(death)) => {
@@ -313,7 +313,7 @@ fn views_of_earlier_lives_never_change() {
         }
         assert_eq!(kept.len(), 10);
         for frame in &kept {
-            assert!(is_picture(frame.payload(), frame.seq() + ahead), "frame {}", frame.seq());
+            assert!(is_picture(frame, frame.seq() + ahead), "frame {}", frame.seq());
         }
         assert_eq!((worker.stats().held, worker.stats().refused), (10, 10));
         drop(kept);
@@ -504,8 +504,8 @@ fn parameters_and_a_new_output_reach_the_next_life() {
     let exchange = || {
         send(&worker, 0);
         let frame = receiver.recv_timeout(LONG).unwrap();
-        assert!(is_picture(frame.payload(), 7));
-        (frame.meta().unwrap().get("n").unwrap().as_u64().unwrap(), frame.payload().len(), frame.spec().clone())
+        assert!(is_picture(&frame, 7));
+        (frame.meta().unwrap().get("n").unwrap().as_u64().unwrap(), frame.packed_len(), frame.spec().clone())
     };
     assert_eq!(exchange(), (1, SIZE, small().into()));
     worker.params().set("n", 2).unwrap();
@@ -616,7 +616,7 @@ fn a_member_of_an_audience_keeps_its_seat() {
         for worker in [&kept, &other] {
             let frame = worker.recv_timeout(LONG).unwrap();
             assert_eq!(frame.seq(), life);
-            assert!(is_picture(frame.payload(), life + 7));
+            assert!(is_picture(&frame, life + 7));
         }
         let pid = kill(&kept);
         assert_died(&kept.recv_timeout(LONG).unwrap_err(), pid);
@@ -642,7 +642,7 @@ fn a_liar_is_cut_off_once_and_its_next_life_goes_on() {
     assert!(matches!(worker.recv_timeout(LONG).unwrap_err(), Error::Violation { .. }));
     send(&worker, 1);
     let back = worker.recv_timeout(LONG).unwrap();
-    assert!(back.seq() == 1 && is_picture(back.payload(), 8));
+    assert!(back.seq() == 1 && is_picture(&back, 8));
     let stats = worker.stats();
     assert_eq!((stats.sent, stats.received + stats.lost, stats.restarts), (2, 2, 1), "{stats:?}");
     std::fs::remove_file(mark).unwrap();
@@ -700,7 +700,7 @@ fn a_change_of_spec_stays_over_lives() {
     let turn = |seq: u64| {
         let mut frame = worker.loan().unwrap();
         assert_eq!(frame.spec(), &wide);
-        let pixels = picture(seq, frame.payload().len());
+        let pixels = picture(seq, frame.packed_len());
         frame.fill(&pixels).unwrap();
         frame.set_seq(seq);
         worker.send(frame).unwrap();
@@ -724,7 +724,7 @@ fn a_change_of_spec_stays_over_lives() {
     await_restarts(&worker, 4);
     drop(turn(9));
     for (seq, frame) in (0..).zip(&kept) {
-        assert!(is_picture(frame.payload(), seq), "frame {seq}");
+        assert!(is_picture(frame, seq), "frame {seq}");
     }
     assert_eq!(worker.stats().held, 4);
 }

@@ -50,7 +50,7 @@ fn exchange(worker: &Worker, seq: u64) {
     send(worker, seq);
     let back = worker.recv_timeout(LONG).unwrap();
     assert_eq!(back.seq(), seq);
-    assert!(is_picture(back.payload(), seq));
+    assert!(is_picture(&back, seq));
 }
 
 fn assert_closed(stats: &Stats) {
@@ -154,7 +154,7 @@ fn slots_of_a_stalled_worker_are_written_off_and_come_back_when_it_moves_again()
         for seq in 1..4 {
             let late = worker.recv_timeout(LONG).unwrap();
             assert_eq!(late.seq(), seq);
-            assert!(is_picture(late.payload(), seq), "{role}: frame {seq}");
+            assert!(is_picture(&late, seq), "{role}: frame {seq}");
         }
         until("all slots come back", || worker.holders().is_empty());
         for seq in 4..20 {
@@ -196,7 +196,7 @@ fn a_live_producer_goes_on_and_what_was_written_off_is_never_reused() {
         // The newest arrives, and whatever it was stopped with is what it was.
         loop {
             let back = worker.recv_timeout(LONG).unwrap();
-            assert!(is_picture(back.payload(), back.seq()), "frame {}", back.seq());
+            assert!(is_picture(&back, back.seq()), "frame {}", back.seq());
             if back.seq() + 1 == seq {
                 break;
             }

@@ -40,12 +40,12 @@ fn worker_process() {
 
 fn answer(link: &Link, end: &mut End) -> Result<(), Error> {
     loop {
-        let (_, frame, _) = recv_any(std::slice::from_mut(end), &[0])?.pop().unwrap();
+        let (_, mut frame, _) = recv_any(std::slice::from_mut(end), &[0])?.pop().unwrap();
         let (seq, released) = (frame.seq(), end.released_ns);
         match end.random.below(4) {
             0 if end.tx.returns(&frame) => {
                 end.dawdle();
-                assert!(frame.payload().copy_from(0, &end.write(seq, released)));
+                frame.fill(&end.write(seq, released)).unwrap();
                 link.send_back(frame)?;
             }
             1 => {

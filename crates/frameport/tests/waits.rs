@@ -121,7 +121,7 @@ fn a_worker_serves_four_threads_at_once() {
             scope.spawn(|| {
                 while count.fetch_add(1, Ordering::Relaxed) < FRAMES as usize {
                     let frame = worker.recv_timeout(Duration::from_secs(30)).unwrap();
-                    assert!(is_picture(frame.payload(), frame.seq()), "frame {}", frame.seq());
+                    assert!(is_picture(&frame, frame.seq()), "frame {}", frame.seq());
                     sum.fetch_add(frame.seq(), Ordering::Relaxed);
                 }
             });

@@ -7,6 +7,8 @@
 //! through file descriptors it was given; what it sends is bytes, read without room for descriptors.
 
 mod exit;
+#[cfg(any(frameport_sim, all(target_os = "linux", frameport_gaps)))]
+mod gapped;
 mod level;
 pub mod mach;
 mod one_region;

@@ -58,6 +58,12 @@ impl Pixels {
         Ok(Self { map, stride: plan.stride })
     }
 
+    /// Whole slots.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.map.len().checked_div(self.stride).unwrap_or_default()
+    }
+
     /// Bytes from one slot to the next.
     #[must_use]
     pub fn stride(&self) -> usize {

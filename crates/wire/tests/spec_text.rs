@@ -144,6 +144,9 @@ fn same_memory_ignores_rate_time_base_and_colour_only() {
     ];
     assert!(same.iter().all(|spec| plain.same_memory(spec) && spec.same_memory(&plain)));
     assert!(!other.iter().any(|spec| plain.same_memory(spec) || spec.same_memory(&plain)));
+    // Of those, only the first two differ in places alone.
+    assert_eq!(other.iter().position(|spec| !plain.same_values(spec)), Some(2));
+    assert!(!other.iter().skip(2).any(|spec| plain.same_values(spec) || spec.same_values(&plain)));
     assert!(Spec::from(BytesSpec::new(24)).same_memory(&BytesSpec::new(24).into()));
 }
 

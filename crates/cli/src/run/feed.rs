@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use frameport::{Bytes, Error, Frame, Until};
+use frameport::{Bytes, Error, Frame, FrameMut, Until};
 
 use super::crew::{Back, Crew};
 use super::flight::Flight;
@@ -49,7 +49,7 @@ pub(super) fn feed(
             // The collecting side sees the same end, and says why.
             Err(_) => return Ok(false),
         };
-        fill(frame.payload(), &mut incoming, &mut chunk)?;
+        fill(&frame, &mut incoming, &mut chunk)?;
         // After the loan and before the send: of the life that gets it, if one does.
         let life = crew.life();
         frame.set_seq(seq);
@@ -69,25 +69,29 @@ pub(super) fn feed(
     Ok(true)
 }
 
-fn fill(slot: Bytes<'_>, incoming: &mut Incoming<'_>, chunk: &mut [u8]) -> Result<(), MediaError> {
+/// Reads a frame's values, which come without the gaps its slot may have.
+fn fill(frame: &FrameMut, incoming: &mut Incoming<'_>, chunk: &mut [u8]) -> Result<(), MediaError> {
     let wrong = |what: String| MediaError::from(io::Error::other(what));
-    if incoming.bytes != slot.len() {
-        return Err(wrong(format!("the input's frame has {} bytes, a slot {}", incoming.bytes, slot.len())));
+    let size = frame.packed_len();
+    if incoming.bytes != size {
+        return Err(wrong(format!("the input's frame has {} bytes, one of {} {size}", incoming.bytes, frame.spec())));
     }
-    let mut at = 0;
-    while at < slot.len() {
-        let room = chunk.len().min(slot.len() - at);
-        let part = chunk.get_mut(..room).unwrap_or_default();
-        let read = match incoming.payload.read(part) {
-            Ok(0) => return Err(MediaError::from(io::Error::from(io::ErrorKind::UnexpectedEof))),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(MediaError::from(error)),
-        };
-        if !part.get(..read).is_some_and(|part| slot.copy_from(at, part)) {
-            return Err(wrong(format!("{read} bytes do not fit at {at} of a slot of {}", slot.len())));
+    for piece in frame.pieces() {
+        let mut at = 0;
+        while at < piece.len() {
+            let room = chunk.len().min(piece.len() - at);
+            let part = chunk.get_mut(..room).unwrap_or_default();
+            let read = match incoming.payload.read(part) {
+                Ok(0) => return Err(MediaError::from(io::Error::from(io::ErrorKind::UnexpectedEof))),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(MediaError::from(error)),
+            };
+            if !part.get(..read).is_some_and(|part| piece.copy_from(at, part)) {
+                return Err(wrong(format!("{read} bytes do not fit at {at} of {}", piece.len())));
+            }
+            at += read;
         }
-        at += read;
     }
     Ok(())
 }
@@ -150,26 +154,16 @@ pub(super) fn collect(
                 duration: frame.duration().or(sent.duration),
                 tag: sent.tag,
             };
-            if let Err(error) = sink.put(&info, &mut |out| write_tight(&frame, out, &mut chunk)) {
+            if let Err(error) = sink.put(&info, &mut |out| write_packed(&frame, out, &mut chunk)) {
                 return Ended::Sink(error);
             }
         }
     }
 }
 
-/// Writes a frame's pixels without the gaps its layout may have.
-fn write_tight(frame: &Frame, out: &mut dyn Write, chunk: &mut [u8]) -> io::Result<()> {
-    for plane in frame.planes() {
-        let layout = plane.layout();
-        if layout.is_tight() {
-            write_bytes(plane.bytes(), out, chunk)?;
-            continue;
-        }
-        for row in (0..layout.rows).filter_map(|y| plane.row(y)) {
-            write_bytes(row, out, chunk)?;
-        }
-    }
-    Ok(())
+/// Writes a frame's values without the gaps its slot may have.
+fn write_packed(frame: &Frame, out: &mut dyn Write, chunk: &mut [u8]) -> io::Result<()> {
+    frame.pieces().try_for_each(|piece| write_bytes(piece, out, chunk))
 }
 
 fn write_bytes(bytes: Bytes<'_>, out: &mut dyn Write, chunk: &mut [u8]) -> io::Result<()> {

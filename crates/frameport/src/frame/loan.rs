@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use frameport_mem::pixels::Bytes;
 use frameport_sys::pixels::{Access, Intent};
-use frameport_wire::spec::{ImageView, Spec};
+use frameport_wire::spec::{ImageView, Layout, Spec};
 use serde_json::{Map, Value};
 
-use super::{Plane, Stamp, encode_meta};
+use super::{Frame, Plane, Stamp, encode_meta, plane};
 use crate::audience::{Core, Shared};
 use crate::channel::keep::Keeper;
 use crate::channel::lot::Lot;
@@ -91,6 +91,12 @@ impl FrameMut {
         &self.home.pool().spec
     }
 
+    /// Where its values lie: there may be gaps that its spec does not tell of, where the system lays out the planes itself.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.home.pool().layout
+    }
+
     /// Number of the pool it lies in: see [`Frame::pool_id`](super::Frame::pool_id). 0 for a frame of an audience, whose pool
     /// has another number on each link.
     #[must_use]
@@ -133,18 +139,35 @@ impl FrameMut {
         self.home.pool().view.as_ref()
     }
 
-    /// Fills the whole payload.
+    /// The places of the values in the order of files and pipes, gaps left out: one piece where there are none, else plane by
+    /// plane or row by row.
+    pub fn pieces(&self) -> impl Iterator<Item = Bytes<'_>> {
+        plane::pieces(self.payload(), &self.home.pool().layout)
+    }
+
+    /// Bytes of all values, gaps left out: what [`fill`](Self::fill) takes.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.pieces().map(|piece| piece.len()).sum()
+    }
+
+    /// Fills the frame: rows and planes one after the other without gaps, as files and pipes have them (FFmpeg's rawvideo),
+    /// whatever gaps there are in the slot.
     ///
     /// # Errors
-    /// Another number of bytes than the frame has.
+    /// Another number of bytes than the frame has values.
     pub fn fill(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let payload = self.payload();
-        if payload.len() == bytes.len() && payload.copy_from(0, bytes) {
-            return Ok(());
+        plane::fill(plane::pieces(self.payload(), self.layout()), bytes, self.spec())
+    }
+
+    /// Copies the values of a frame of the same picture, wherever they lie there; false when it is another.
+    pub(crate) fn copy_from(&mut self, frame: &Frame) -> bool {
+        let (ours, theirs) = (&self.home.pool().layout, frame.layout());
+        if ours == theirs {
+            return self.payload().copy_from_bytes(frame.payload());
         }
-        Err(Error::Format {
-            what: format!("{} bytes do not fill a frame of {}, which has {}", bytes.len(), self.spec(), payload.len()),
-        })
+        ours.planes().len() == theirs.planes().len()
+            && self.planes_mut().zip(frame.planes()).all(|(to, from)| to.copy_from_plane(&from))
     }
 
     /// States how much of a bytes channel's capacity this frame uses.

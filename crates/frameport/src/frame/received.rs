@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use frameport_mem::pixels::Bytes;
 use frameport_sys::pixels::Access;
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::spec::{ImageView, Spec};
+use frameport_wire::spec::{ImageView, Layout, Spec};
 use serde_json::{Map, Value};
 
-use super::{Plane, Stamp, encode_meta};
+use super::{Plane, Stamp, encode_meta, plane};
 use crate::channel::keep::Keeper;
 use crate::channel::lives::Lives;
 use crate::channel::source::Source;
@@ -233,10 +233,36 @@ impl Frame {
         self.pool().view.as_ref()
     }
 
-    /// An owned copy of the payload, which nobody else can change.
+    /// Where its values lie: there may be gaps that its spec does not tell of, where the system lays out the planes itself.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.pool().layout
+    }
+
+    /// The values in the order of files and pipes, gaps left out: one piece where there are none, else plane by plane or row
+    /// by row.
+    pub fn pieces(&self) -> impl Iterator<Item = Bytes<'_>> {
+        plane::pieces(self.payload(), self.layout())
+    }
+
+    /// Writes other values over the frame's, to go back in place: rows and planes one after the other without gaps.
+    ///
+    /// # Errors
+    /// Another number of bytes than the frame has values; a frame of an audience, which is others' too.
+    pub fn fill(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        plane::fill(plane::pieces(self.payload(), self.layout()), bytes, self.spec())
+    }
+
+    /// Bytes of all values, gaps left out: what [`snapshot`](Self::snapshot) gives.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.pieces().map(|piece| piece.len()).sum()
+    }
+
+    /// An owned copy of the values, which nobody else can change: rows and planes one after the other without gaps.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        self.payload().to_vec()
+        self.pieces().flat_map(|piece| piece.to_vec()).collect()
     }
 
     /// Keeps the pixels beyond the frame's own life.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Look, Until};
 use frameport_sys::process::Exit;
+use frameport_wire::spec::Spec;
 
 use super::book::{Ending, Place};
 use super::shared::{Duty, Known, Shared};
@@ -182,7 +183,9 @@ fn give_waiting(shared: &Shared, index: usize, worker: &Worker) {
         drop(inner);
         loan.stamp = kept.stamp;
         loan.meta.clone_from(&kept.meta);
-        let filled = loan.set_len(kept.payload.len()).is_ok() && loan.payload().copy_from(0, &kept.payload);
+        let is_free_in_length = matches!(loan.spec(), Spec::Bytes(_));
+        let fits = !is_free_in_length || loan.set_len(kept.payload.len()).is_ok();
+        let filled = fits && loan.fill(&kept.payload).is_ok();
         let mut inner = shared.lock();
         if !filled {
             let what = format!("frame {seq} does not fit a slot of group '{}'", shared.name);

@@ -267,11 +267,13 @@ impl Shared {
 
     fn keep(&self, frame: &FrameMut) -> Kept {
         let mut payload = self.lock().book.spare();
-        let bytes = frame.payload();
-        let len = frame.payload_len.min(bytes.len());
-        payload.resize(len, 0);
-        // The length is the frame's own.
-        let _whole = bytes.copy_to(0, &mut payload);
+        payload.clear();
+        for piece in frame.pieces() {
+            let start = payload.len();
+            payload.resize(start.saturating_add(piece.len()), 0);
+            // The length is the piece's own.
+            let _whole = payload.get_mut(start..).is_some_and(|to| piece.copy_to(0, to));
+        }
         Kept { payload, meta: frame.meta.clone(), stamp: Stamp { seq: None, ..frame.stamp } }
     }
 

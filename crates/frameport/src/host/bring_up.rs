@@ -80,7 +80,7 @@ pub(super) struct Earlier<'a> {
 impl Earlier<'_> {
     /// That of a channel, if it is still what is wanted there, or what the worker had stated.
     fn pool(&self, id: u32, wanted: &Wanted) -> Option<&Kept> {
-        let fits = |kept: &Kept| wanted.direction == Direction::Out || kept.pool.asked == wanted.spec;
+        let fits = |kept: &Kept| wanted.direction == Direction::Out || kept.pool.spec == wanted.spec;
         self.unseen.iter().find(|kept| kept.pool.decl.id == id && fits(kept)).copied()
     }
 }
@@ -193,7 +193,7 @@ fn describe(
         name: wanted.name.clone(),
         direction: wanted.direction,
         capacity: ring_capacity(travellers),
-        spec: pool.spec.clone(),
+        spec: pool.placed.clone(),
         delivery: wanted.delivery,
         pool: decl,
     };
@@ -336,7 +336,7 @@ fn adopt_output(
         }
     };
     let stated = stated.unwrap_or(&wanted.spec);
-    if out.pool.asked == *stated {
+    if out.pool.spec == *stated {
         return Ok(());
     }
     let need = pool::declare(0, stated, builder.slots, builder.meta_capacity)?.len as u64;

@@ -102,7 +102,7 @@ impl Supervised {
             return Err(Error::config(what));
         };
         let before = input.pool();
-        let follows = |end: &&Arc<RecvEnd>| end.pools().last().is_some_and(|pool| pool.asked == before.asked);
+        let follows = |end: &&Arc<RecvEnd>| end.pools().last().is_some_and(|pool| pool.spec == before.spec);
         let outputs: Vec<_> = ends.recv.iter().filter(follows).collect();
         self.change(Some(input), &outputs, spec, until)?;
         self.note_changed(outputs.iter().map(|end| end.channel()).chain([input.channel()]), spec)
@@ -133,8 +133,8 @@ impl Supervised {
         until: &mut Until<'_>,
     ) -> Result<(), Error> {
         let _turn = self.take_turn(until)?;
-        let input = input.filter(|end| end.pool().asked != *spec);
-        let is_other = |end: &&&Arc<RecvEnd>| end.pools().last().is_none_or(|pool| pool.asked != *spec);
+        let input = input.filter(|end| end.pool().spec != *spec);
+        let is_other = |end: &&&Arc<RecvEnd>| end.pools().last().is_none_or(|pool| pool.spec != *spec);
         let outputs: Vec<_> = outputs.iter().filter(is_other).collect();
         if input.is_some_and(|end| end.pool().decl.shared) {
             return Err(Error::config("these frames are an audience's: change its spec"));
@@ -165,7 +165,7 @@ impl Supervised {
             let lot = Lot::new(Arc::new(pool));
             let takes_back = |out: &&Arc<RecvEnd>| {
                 let newest = out.pools().pop();
-                out.delivery() == Delivery::Lossless && newest.is_some_and(|pool| pool.spec.same_memory(&lot.pool.spec))
+                out.delivery() == Delivery::Lossless && newest.is_some_and(|pool| pool.same_memory(&lot.pool))
             };
             let back: Vec<_> = self.all_ends().recv.iter().filter(takes_back).collect();
             back.iter().for_each(|out| out.add_in_place(Arc::clone(&lot), Arc::clone(end)));
@@ -249,7 +249,7 @@ impl Supervised {
     }
 
     fn news(&self, pool: &Pool) -> NewPool {
-        NewPool { channel: 0, spec: pool.spec.clone(), pool: pool.decl.clone(), answers: 0, returns: Vec::new() }
+        NewPool { channel: 0, spec: pool.placed.clone(), pool: pool.decl.clone(), answers: 0, returns: Vec::new() }
     }
 
     fn announce(&self, pool: &Pool, news: NewPool, handles: Handles) -> Result<(), Error> {

@@ -123,7 +123,7 @@ impl End {
 
     /// Checks a frame that was waited for since then, and judges that wait and the one for a slot before.
     fn read(&mut self, frame: &Frame, since_ns: u64) -> Note {
-        let bytes = frame.payload().to_vec();
+        let bytes = frame.snapshot();
         assert!(bytes[NOTE..] == picture(frame.seq(), SIZE)[NOTE..], "frame {}", frame.seq());
         let word = |index: usize| u64::from_le_bytes(bytes[index * 8..][..8].try_into().unwrap());
         let note = Note { sent_ns: word(0), released_ns: word(1), slept_over: word(2) };

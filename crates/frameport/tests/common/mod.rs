@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use frameport::spec::{PixelFormat, VideoSpec};
-use frameport::{Bytes, Delivery, Worker, WorkerBuilder};
+use frameport::{Delivery, Frame, Worker, WorkerBuilder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -32,9 +32,9 @@ pub(crate) fn picture(seq: u64, len: usize) -> Vec<u8> {
     (0..len).map(|index| byte(seq, index)).collect()
 }
 
-/// Whether every byte of `payload` is that of frame `seq`.
-pub(crate) fn is_picture(payload: Bytes<'_>, seq: u64) -> bool {
-    payload.to_vec().iter().enumerate().all(|(index, &found)| found == byte(seq, index))
+/// Whether every byte of `frame` is that of frame `seq`.
+pub(crate) fn is_picture(frame: &Frame, seq: u64) -> bool {
+    frame.snapshot().iter().enumerate().all(|(index, &found)| found == byte(seq, index))
 }
 
 /// A worker that is this test program in the part `role`: its test `worker_process` runs it.

@@ -66,7 +66,7 @@ pub(super) fn are_passed_on() {
     let exchange = |seq: u64| {
         send(&worker, seq);
         let back = worker.recv_timeout(LONG).unwrap();
-        assert!(is_picture(back.payload(), seq + 7));
+        assert!(is_picture(&back, seq + 7));
         back
     };
     for life in 0..3 {
@@ -98,7 +98,7 @@ pub(super) fn are_passed_on() {
     let pid = kill(&worker);
     await_restarts(&worker, 7);
     assert_eq!(pools().difference(&first).count(), 2, "the result is still to be received, in whichever pool it lies");
-    assert!(is_picture(worker.recv_timeout(LONG).unwrap().payload(), 27));
+    assert!(is_picture(&worker.recv_timeout(LONG).unwrap(), 27));
     assert_died(&worker.recv_timeout(LONG).unwrap_err(), pid);
     drop(worker);
     assert!(pools().is_empty());

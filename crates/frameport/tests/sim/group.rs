@@ -232,7 +232,8 @@ fn group() {
                     .slots(3)
                     .group(plan.workers);
 
-                match group.ordered(plan.ordered).redeliver(plan.redeliver).spawn() {
+                // Nobody here dies of a frame: none is to be given up for having been with the dead.
+                match group.ordered(plan.ordered).redeliver(plan.redeliver).tries(50).spawn() {
                     Ok(group) => {
                         let (answered, lost) = Default::default();
                         let mut host = Host { group, plan, truth, sent: 0, answered, lost, newest: None };

@@ -78,25 +78,26 @@ pub(crate) fn byte(seq: u64, index: usize) -> u8 {
     (mixed >> 56) as u8
 }
 
-/// Fills a loan with the picture of `seq`, in parts.
-pub(crate) fn fill(frame: &mut FrameMut, seq: u64) {
-    let payload = frame.payload();
-    let bytes: Vec<u8> = (0..payload.len()).map(|index| byte(seq, index)).collect();
-    let middle = bytes.len() / 2;
-    for (at, part) in [(0, &bytes[..middle]), (middle, &bytes[middle..])] {
-        ensure(payload.copy_from(at, part), || "a loan is too short".to_owned());
+/// Writes the picture of `seq` to a frame's pieces, with breaks between them.
+pub(crate) fn fill<'a>(pieces: impl Iterator<Item = Bytes<'a>>, seq: u64) {
+    let mut at = 0;
+    for piece in pieces {
+        let bytes: Vec<u8> = (at..at + piece.len()).map(|index| byte(seq, index)).collect();
+        ensure(piece.copy_from(0, &bytes), || "a frame cannot be written".to_owned());
+        at += piece.len();
         preempt();
     }
 }
 
-/// Compares all of a frame with the picture of `seq`, in parts.
+/// Compares a frame's pieces with the picture of `seq`, with breaks between them.
 #[track_caller]
-pub(crate) fn check(payload: Bytes<'_>, seq: u64) {
-    let middle = payload.len() / 2;
-    for (at, len) in [(0, middle), (middle, payload.len() - middle)] {
-        let found = payload.part(at, len).unwrap().to_vec();
+pub(crate) fn check<'a>(pieces: impl Iterator<Item = Bytes<'a>>, seq: u64) {
+    let mut at = 0;
+    for piece in pieces {
+        let found = piece.to_vec();
         let wrong = found.iter().enumerate().find(|&(index, &found)| found != byte(seq, at + index));
         ensure(wrong.is_none(), || format!("byte {wrong:?} + {at} is not that of frame {seq}"));
+        at += piece.len();
         preempt();
     }
 }

@@ -116,7 +116,7 @@ impl Stream {
 
 /// Fills a frame and gives it metadata that say with what.
 pub(crate) fn paint(frame: &mut FrameMut, picture: u64) {
-    fill(frame, picture);
+    fill(frame.pieces(), picture);
     let len = frame.payload().len();
     frame.set_meta(json!({"picture": picture, "len": len}).as_object().unwrap());
 }
@@ -124,8 +124,7 @@ pub(crate) fn paint(frame: &mut FrameMut, picture: u64) {
 /// Edits a received frame in place.
 pub(crate) fn edit(frame: &mut Frame, picture: u64) {
     let len = frame.payload().len();
-    let bytes: Vec<u8> = (0..len).map(|index| byte(picture, index)).collect();
-    ensure(frame.payload().copy_from(0, &bytes), || "a frame cannot be edited".to_owned());
+    fill(frame.pieces(), picture);
     frame.set_meta(json!({"picture": picture, "len": len}).as_object().unwrap());
 }
 
@@ -136,5 +135,5 @@ pub(crate) fn look(frame: &Frame, picture: u64) {
     let is_same = |name, value| meta.get(name) == Some(&Value::from(value));
     let is_right = is_same("picture", picture) && is_same("len", frame.payload().len() as u64);
     ensure(is_right, || format!("{meta:?} are not those of {picture}, {} bytes", frame.payload().len()));
-    check(frame.payload(), picture);
+    check(frame.pieces(), picture);
 }

@@ -16,11 +16,31 @@ use super::message::{Outgoing, SendError};
 use super::received::{Received, Shape};
 use super::right::SendRight;
 use super::task::{Kern, Surface, Task};
+use crate::plan::Picture;
 
 /// Most surfaces one peer may have, all pools together.
 pub const MAX_SURFACES: usize = 64;
 /// Most planes of a surface.
 pub const MAX_PLANES: usize = 4;
+
+/// The system's pixel format for FFmpeg's, and what of it has which range; none where IOSurface has no such format, or the
+/// system's frameworks are not known to read it (CVPixelBuffer.h).
+#[must_use]
+pub fn pixel_format(picture: &Picture) -> Option<u32> {
+    let name = match (picture.format, picture.full_range) {
+        ("nv12", false) => b"420v",
+        ("nv12", true) => b"420f",
+        ("p010le", false) => b"x420",
+        ("p010le", true) => b"xf20",
+        ("bgra", _) => b"BGRA",
+        ("rgba", _) => b"RGBA",
+        ("rgbaf16le", _) => b"RGhA",
+        ("gray", _) => b"L008",
+        ("gray16le", _) => b"L016",
+        _ => return None,
+    };
+    Some(u32::from_be_bytes(*name))
+}
 
 /// One plane, as the system laid it out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

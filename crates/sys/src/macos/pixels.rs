@@ -125,6 +125,15 @@ impl Pixels {
         Ok(Self(Memory::Surfaces { slots: Arc::new(slots), is_writable, stamp }))
     }
 
+    /// Whole slots.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        match &self.0 {
+            Memory::Region(pixels) => pixels.slots(),
+            Memory::Surfaces { slots, .. } => slots.surfaces().count(),
+        }
+    }
+
     /// Bytes of a slot: to the next one, where they lie in one region.
     #[must_use]
     pub fn stride(&self) -> usize {

@@ -16,7 +16,7 @@ use objc2_io_surface::{
 };
 
 use super::pixels::{self, Intent, Picture, Place};
-use crate::mach::surface::{Geometry, MAX_PLANES, Plane};
+use crate::mach::surface::{Geometry, MAX_PLANES, Plane, pixel_format};
 use crate::mach::{Kern, Name};
 
 /// A surface this process holds.
@@ -32,24 +32,6 @@ unsafe impl Send for Surface {}
 // SAFETY: as above.
 unsafe impl Sync for Surface {}
 
-/// The system's pixel format for FFmpeg's, and what of it has which range; none where IOSurface has no such format, or the
-/// system's frameworks are not known to read it (CVPixelBuffer.h).
-fn format(picture: &Picture) -> Option<u32> {
-    let name = match (picture.format, picture.full_range) {
-        ("nv12", false) => b"420v",
-        ("nv12", true) => b"420f",
-        ("p010le", false) => b"x420",
-        ("p010le", true) => b"xf20",
-        ("bgra", _) => b"BGRA",
-        ("rgba", _) => b"RGBA",
-        ("rgbaf16le", _) => b"RGhA",
-        ("gray", _) => b"L008",
-        ("gray16le", _) => b"L016",
-        _ => return None,
-    };
-    Some(u32::from_be_bytes(*name))
-}
-
 /// What surfaces of a picture are to be, laid out as `place` says of each plane and `len` of the whole.
 pub(super) fn geometry(
     picture: &Picture,
@@ -63,7 +45,7 @@ pub(super) fn geometry(
             Plane { width: fitting(width), height: fitting(height), stride: fitting(stride), offset: fitting(offset) };
     }
     let (width, height, plane_count) = (picture.width, picture.height, u32::try_from(picture.planes.len()).ok()?);
-    Some(Geometry { format: format(picture)?, width, height, plane_count, planes, len })
+    Some(Geometry { format: pixel_format(picture)?, width, height, plane_count, planes, len })
 }
 
 type Numbers = CFDictionary<CFString, CFType>;
@@ -86,7 +68,7 @@ impl Surface {
         let [row, element] = unsafe { [kIOSurfaceBytesPerRow, kIOSurfaceBytesPerElement] };
         // SAFETY: as above.
         let [pixels, all] = unsafe { [kIOSurfacePixelFormat, kIOSurfaceAllocSize] };
-        let (format, across, down) = (format(picture)? as usize, picture.width as usize, picture.height as usize);
+        let (format, across, down) = (pixel_format(picture)? as usize, picture.width as usize, picture.height as usize);
         let properties = match picture.planes.as_slice() {
             // No plane information for one plane.
             [plane] => {

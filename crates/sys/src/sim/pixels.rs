@@ -1,4 +1,4 @@
 //! The memory of pools.
 
-pub use crate::one_region::{Access, Pixels, Store};
+pub use crate::gapped::{Access, Pixels, Store};
 pub use crate::plan::{Intent, Picture, Place, Plan, Plane};

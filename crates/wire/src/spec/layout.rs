@@ -68,6 +68,16 @@ impl Layout {
         &self.planes
     }
 
+    /// Whether every byte holds a value, in the order of files and pipes: rows and planes follow one another without a gap.
+    pub fn is_packed(&self) -> bool {
+        let mut end = Some(0_usize);
+        self.planes.iter().all(|plane| {
+            let follows = end == Some(plane.offset) && plane.is_tight();
+            end = plane.end();
+            follows
+        })
+    }
+
     /// The whole frame as one strided array, where it is one: (H, W, C) for packed formats, (H, W) for gray,
     /// (H * 3/2, W) for 4:2:0 of even size without gaps, (3, H, W) for yuv444p, a tensor's shape, (capacity,) for bytes.
     /// `None` where only the planes are arrays. A frame of bytes uses the first `len` of them, `len` its payload length.

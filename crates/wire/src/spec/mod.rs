@@ -89,6 +89,14 @@ impl Spec {
             _ => self == other,
         }
     }
+
+    /// Whether frames of both have the same values, which may lie in other places of their slots.
+    pub fn same_values(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Video(ours), Self::Video(theirs)) => ours.same_values(theirs),
+            _ => self == other,
+        }
+    }
 }
 
 impl fmt::Display for Spec {

@@ -99,8 +99,13 @@ impl VideoSpec {
 
     /// Whether a slot of one can carry a frame of the other: all equal but rate, time base and colour.
     pub(super) fn same_memory(&self, other: &Self) -> bool {
-        (self.format, self.width, self.height) == (other.format, other.width, other.height)
+        self.same_values(other)
             && (self.planes == other.planes || self.memory().is_ok_and(|ours| Ok(ours) == other.memory()))
+    }
+
+    /// Whether frames of both have the same values, wherever they lie.
+    pub(super) fn same_values(&self, other: &Self) -> bool {
+        (self.format, self.width, self.height) == (other.format, other.width, other.height)
     }
 
     fn memory(&self) -> Result<Layout, SpecError> {

@@ -226,16 +226,17 @@ impl Sender {
 
     fn send_copy(&self, frame: &Frame, until: Until<'_>) -> Result<(), Error> {
         let mut reply = self.reply_until(frame, until)?;
-        if !frame.spec().same_memory(reply.spec()) {
+        if !frame.spec().same_values(reply.spec()) {
             let (input, output) = (frame.spec(), reply.spec());
             let what =
                 format!("a frame of {input} cannot go back in place on a channel of {output}: fill a reply instead");
             return Err(Error::Format { what });
         }
-        let payload = frame.payload();
-        reply.set_len(payload.len())?;
-        // The same memory has room for it.
-        let _ = reply.payload().copy_from_bytes(payload);
+        if let Spec::Bytes(_) = reply.spec() {
+            reply.set_len(frame.payload().len())?;
+        }
+        // The same values have room in it.
+        let _ = reply.copy_from(frame);
         reply.set_meta_bytes(frame.own_meta());
         self.only_end().inspect(|end| end.count_copy());
         self.send(reply).map(|_| ())

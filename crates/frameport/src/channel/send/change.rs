@@ -106,13 +106,13 @@ impl SendEnd {
     /// [`Error::Config`] with the host's reason, [`Error::Timeout`], [`Error::Interrupted`], or why the link has ended.
     pub(crate) fn request(&self, spec: &Spec, ask: impl FnOnce(), until: &mut Until<'_>) -> Result<(), Error> {
         self.lock().denied = None;
-        if self.pool().asked == *spec {
+        if self.pool().spec == *spec {
             return Ok(());
         }
         ask();
         loop {
             let mut inner = self.lock();
-            if inner.current.lot.pool.asked == *spec {
+            if inner.current.lot.pool.spec == *spec {
                 return Ok(());
             }
             if let Some(what) = inner.denied.take() {

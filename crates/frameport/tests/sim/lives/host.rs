@@ -72,10 +72,9 @@ impl Host {
         match loaned {
             // Otherwise it is not known whose it is.
             Ok(Some(frame)) if self.now() == now => {
-                let width = self.widths[0] as usize;
-                let is_right =
-                    now.0 == self.changed || self.unsure == Some(now.0) || frame.payload().len() == width * 5 * 3;
-                ensure(is_right, || format!("{} bytes in life {}: {:?}", frame.payload().len(), now.0, self.widths));
+                let found = frame.spec().video().map(|video| video.width);
+                let is_right = now.0 == self.changed || self.unsure == Some(now.0) || found == Some(self.widths[0]);
+                ensure(is_right, || format!("{found:?} wide in life {}: {:?}", now.0, self.widths));
                 if self.loans.is_empty() && chance(6) {
                     self.loans.push((frame, now));
                 } else {
