@@ -271,11 +271,9 @@ impl Pool {
         inside.then(|| Bytes::of_slot(&self.pixels, slot, len)).flatten()
     }
 
-    /// To be had by a loan, a received frame and a view for as long as they are there. A slot the system does not lock is
-    /// looked at all the same: a lock is there to have seen what other devices wrote.
+    /// To be had by a loan, a received frame and a view for as long as they are there; none for a slot the pool does not have.
     pub(crate) fn access(&self, slot: u32, intent: Intent) -> Option<Access> {
-        let access = self.pixels.access(slot, intent);
-        access.inspect_err(|error| tracing::warn!(pool = self.decl.id, slot, "a slot is not locked: {error}")).ok()
+        self.pixels.access(slot, intent)
     }
 
     /// Whether a slot of one can carry a frame of the other.

@@ -133,17 +133,14 @@ impl Pixels {
         self.region.is_writable()
     }
 
-    /// To be had while a slot is looked at.
-    ///
-    /// # Errors
-    /// No such slot.
-    pub fn access(self: &Arc<Self>, slot: u32, _intent: Intent) -> io::Result<Access> {
-        self.users.get(slot as usize).ok_or(io::ErrorKind::NotFound)?.fetch_add(1, Ordering::Relaxed);
-        Ok(Access { pixels: self.clone(), slot })
+    /// To be had while somebody has a slot. None beyond the last.
+    pub fn access(self: &Arc<Self>, slot: u32, _intent: Intent) -> Option<Access> {
+        self.users.get(slot as usize)?.fetch_add(1, Ordering::Relaxed);
+        Some(Access { pixels: self.clone(), slot })
     }
 }
 
-/// A slot that is looked at.
+/// A slot that somebody has.
 #[derive(Debug)]
 pub struct Access {
     pixels: Arc<Pixels>,

@@ -96,16 +96,13 @@ impl Pixels {
         self.map.is_writable()
     }
 
-    /// To be had while a slot is looked at.
-    ///
-    /// # Errors
-    /// None here.
+    /// To be had while somebody has a slot. None beyond the last.
     #[inline]
-    pub fn access(self: &Arc<Self>, _slot: u32, _intent: Intent) -> io::Result<Access> {
-        Ok(Access)
+    pub fn access(self: &Arc<Self>, _slot: u32, _intent: Intent) -> Option<Access> {
+        Some(Access)
     }
 }
 
-/// A slot that is looked at.
+/// A slot that somebody has.
 #[derive(Debug)]
 pub struct Access;

@@ -1,8 +1,10 @@
-//! The surfaces of one pool: all alike, and in use and locked while somebody looks at them.
+//! The surfaces of one pool: all alike, in use while somebody has one, and locked once the processor looks at it.
 //!
 //! *Who calls it*: pools, on both sides. *Invariants*: a pool is whole, and each surface of it is what was agreed by the system's
-//! own word; a surface is used only through [`Slots::access`]: its use count is raised and it is locked from the first access
-//! of a kind to the last. *A hostile peer* sees and may change what it has a surface of; it cannot end another process's use.
+//! own word; a surface is used only through [`Slots::access`]: its use count is raised from the first access of a kind to the
+//! last. It is locked by the first look at its bytes ([`Slots::look`]) until they end, and not at all where a graphics processor
+//! alone works on it: a lock fetches what other devices wrote, and its end may send them what the processor did not write.
+//! *A hostile peer* sees and may change what it has a surface of; it cannot end another process's use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,19 +81,28 @@ impl<S: Surface> Slots<S> {
         self.slots.iter().map(|slot| &slot.surface)
     }
 
-    /// Begins to use a slot's surface. Those who read it share a lock, those who write it another.
-    ///
-    /// # Errors
-    /// No such slot; the system does not lock it.
-    pub fn access(self: &Arc<Self>, slot: u32, intent: Intent) -> Result<Access<S>, Kern> {
-        let mut users = self.slots.get(slot as usize).ok_or(Kern::INVALID_ARGUMENT)?.users();
+    /// Begins to use a slot's surface. None beyond the last.
+    pub fn access(self: &Arc<Self>, slot: u32, intent: Intent) -> Option<Access<S>> {
+        let it = self.slots.get(slot as usize)?;
+        let mut users = it.users();
         let [readers, writers] = &mut *users;
         let users = if intent == Intent::Read { readers } else { writers };
         match users {
             Some((count, _)) => *count += 1,
-            None => *users = Some((1, Hold::new(self.surface(slot).ok_or(Kern::FAILURE)?.clone(), intent)?)),
+            None => *users = Some((1, Hold::new(it.surface.clone(), intent))),
         }
-        Ok(Access { slots: self.clone(), slot, intent })
+        Some(Access { slots: self.clone(), slot, intent })
+    }
+
+    /// The surface of a slot, for a look at its bytes: locked until all who write it now have given it up, or read it if nobody
+    /// writes. None beyond the last slot.
+    pub fn look(&self, slot: u32) -> Option<&Arc<S>> {
+        let slot = self.slots.get(slot as usize)?;
+        let [readers, writers] = &mut *slot.users();
+        if let Some((_, hold)) = writers.as_mut().or(readers.as_mut()) {
+            hold.lock();
+        }
+        Some(&slot.surface)
     }
 }
 
@@ -116,25 +127,34 @@ impl<S: Surface> Drop for Access<S> {
     }
 }
 
-/// A surface in use and locked for as long as this lives. A process's share of its use count ends with the process.
+/// A surface in use, and locked if somebody has looked at it, for as long as this lives. A process's share of its use count ends
+/// with the process.
 #[derive(Debug)]
 struct Hold<S: Surface> {
     surface: Arc<S>,
     intent: Intent,
+    is_locked: bool,
 }
 
 impl<S: Surface> Hold<S> {
-    fn new(surface: Arc<S>, intent: Intent) -> Result<Self, Kern> {
-        surface.lock(intent)?;
+    fn new(surface: Arc<S>, intent: Intent) -> Self {
         surface.begin_use();
-        Ok(Self { surface, intent })
+        Self { surface, intent, is_locked: false }
+    }
+
+    /// One that the system does not lock is looked at all the same, and tried again with the next look: it is as it was when it
+    /// was locked last.
+    fn lock(&mut self) {
+        self.is_locked = self.is_locked || self.surface.lock(self.intent).is_ok();
     }
 }
 
 impl<S: Surface> Drop for Hold<S> {
     fn drop(&mut self) {
         // First, so that what was written is there for whoever sees that it is not in use.
-        self.surface.unlock(self.intent);
+        if self.is_locked {
+            self.surface.unlock(self.intent);
+        }
         self.surface.end_use();
     }
 }

@@ -121,20 +121,6 @@ impl Event {
         let _ = rustix::io::write(&self.own.1, &[1]);
     }
 
-    /// Makes it readable while `other` is, too.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn follow(&self, other: &Self) -> io::Result<()> {
-        Ok(kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::ADD, 0)?)
-    }
-
-    /// Undoes [`follow`](Self::follow).
-    pub fn unfollow(&self, other: &Self) {
-        // Refused where it was not followed.
-        let _ = kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::DELETE, 0);
-    }
-
     /// Makes it unreadable. Look at what is waited for after it.
     pub fn clear(&self, doorbell: &Doorbell) {
         let _ = rustix::io::read(&self.own.0, &mut [0; 4096]);

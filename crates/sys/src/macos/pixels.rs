@@ -2,7 +2,7 @@
 //! hand.
 //!
 //! *Who calls it*: pools, on both sides. *Invariants*: planes lie where the system said after a surface was made, and the worker
-//! opens no other; a slot's address is asked for while it is locked; regions are those of [`memory`](super::memory).
+//! opens no other; a slot that somebody has is in use, and its address is given out while it is locked; regions are those of [`memory`](super::memory).
 //! *A hostile peer* can write any surface it may map: that the workers of an audience only read is a convention.
 
 use std::io;
@@ -160,7 +160,7 @@ impl Pixels {
     pub fn slot(&self, slot: u32) -> Option<(NonNull<u8>, usize)> {
         match &self.0 {
             Memory::Region(pixels) => pixels.slot(slot),
-            Memory::Surfaces { slots, .. } => Some((slots.surface(slot)?.base(), self.stride())),
+            Memory::Surfaces { slots, .. } => Some((slots.look(slot)?.base(), self.stride())),
         }
     }
 
@@ -182,23 +182,18 @@ impl Pixels {
         }
     }
 
-    /// To be had while a slot is looked at: its surface is in use and locked.
-    ///
-    /// # Errors
-    /// The system does not lock it.
-    pub fn access(self: &Arc<Self>, slot: u32, intent: Intent) -> io::Result<Access> {
-        match &self.0 {
-            Memory::Surfaces { slots, stamp, .. } if !stamp.forked() => match slots.access(slot, intent) {
-                Ok(used) => Ok(Access { used: Some(used), stamp: ForkStamp::new()? }),
-                Err(code) => Err(failed(code.into())),
-            },
-            // A region needs no lock, and a forked child has nothing to look at.
-            _ => Ok(Access { used: None, stamp: ForkStamp::new()? }),
-        }
+    /// To be had while somebody has a slot: its surface is in use. None beyond the last.
+    pub fn access(self: &Arc<Self>, slot: u32, intent: Intent) -> Option<Access> {
+        let used = match &self.0 {
+            Memory::Surfaces { slots, stamp, .. } if !stamp.forked() => Some(slots.access(slot, intent)?),
+            // A region is in nobody's use, and a forked child has nothing to use.
+            _ => None,
+        };
+        Some(Access { used, stamp: ForkStamp::new().ok()? })
     }
 }
 
-/// A slot that is looked at.
+/// A slot that somebody has.
 #[derive(Debug)]
 pub struct Access {
     used: Option<pool::Access<Surface>>,

@@ -148,6 +148,8 @@ fn options(intent: Intent) -> IOSurfaceLockOptions {
 impl crate::mach::Surface for Surface {
     fn geometry(&self) -> Geometry {
         let it = &self.surface;
+        // Addresses are good while it is locked (IOSurfaceRef.h).
+        let is_locked = self.lock(Intent::Read).is_ok();
         let (planes, base) = (it.plane_count(), it.base_address().addr().get());
         let plane = |index: usize| {
             if planes == 0 && index == 0 {
@@ -164,14 +166,18 @@ impl crate::mach::Surface for Surface {
                 offset: fitting(it.base_address_of_plane(index).addr().get().wrapping_sub(base)),
             }
         };
-        Geometry {
+        let geometry = Geometry {
             format: it.pixel_format(),
             width: fitting(it.width()),
             height: fitting(it.height()),
             plane_count: fitting(planes.max(1)),
             planes: std::array::from_fn::<_, MAX_PLANES, _>(plane),
             len: it.alloc_size() as u64,
+        };
+        if is_locked {
+            self.unlock(Intent::Read);
         }
+        geometry
     }
 
     fn lock(&self, intent: Intent) -> Result<(), Kern> {

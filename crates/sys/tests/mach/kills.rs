@@ -60,7 +60,8 @@ fn link(
     let pair = pair?;
     let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
     let ours = Arc::new(Slots::create(3, || Some(SimSurface::create(kernel, task, nv12())))?);
-    let filled = ours.access(0, Intent::Write)?;
+    let filled = ours.access(0, Intent::Write);
+    ours.look(0);
     for (slot, surface) in (0..).zip(ours.surfaces()) {
         registrar.register(pair.host.peer(), Key { pool: 0, slot, of: 3 }, surface, LIMIT)?;
     }
@@ -70,8 +71,9 @@ fn link(
     while let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
         if let Ok(Some(all)) = opened.open(&worker, message, pair.worker.host(), 0) {
             let theirs = Arc::new(Slots::adopt(all, 3, &nv12())?);
-            reads = Some([theirs.access(1, Intent::Read)?, theirs.access(2, Intent::Write)?]);
-            drop(theirs.access(2, Intent::Read)?);
+            reads = Some([theirs.access(1, Intent::Read), theirs.access(2, Intent::Write)]);
+            theirs.look(1);
+            drop(theirs.access(2, Intent::Read));
         }
     }
     if worker.is_alive() && task.is_alive() {

@@ -71,9 +71,10 @@ fn ten_thousand_surfaces_leave_nothing() {
         for slot in 0..4 {
             let seen = ours.surface(slot).unwrap();
             let filled = ours.access(slot, Intent::Write).unwrap();
-            assert!(seen.is_in_use());
+            assert!(ours.look(slot).unwrap().is_in_use());
             drop(filled);
             let held = theirs.access(slot, Intent::Read).unwrap();
+            theirs.look(slot).unwrap();
             assert!(seen.is_in_use());
             drop(held);
             assert!(!seen.is_in_use());
@@ -85,31 +86,62 @@ fn ten_thousand_surfaces_leave_nothing() {
 }
 
 #[test]
-fn readers_share_a_lock_and_writers_another_from_the_first_to_the_last() {
+fn a_surface_is_locked_from_the_first_look_to_the_last_who_may_look() {
     let kernel = Kernel::new();
     let host = Host::new(&kernel);
     let ours = pool(&host, 2, nv12());
     let surface = ours.surface(1).unwrap();
     let first = ours.access(1, Intent::Read).unwrap();
     let second = ours.access(1, Intent::Read).unwrap();
-    assert_eq!(surface.locks(), [1, 0]);
+    // In use, and a graphics processor's alone.
+    assert!(surface.is_in_use());
+    assert_eq!(surface.locks(), [0, 0]);
+    for _ in 0..2 {
+        assert!(Arc::ptr_eq(ours.look(1).unwrap(), surface));
+        assert_eq!(surface.locks(), [1, 0]);
+    }
     let writer = ours.access(1, Intent::Write).unwrap();
+    assert_eq!(surface.locks(), [1, 0]);
+    ours.look(1).unwrap();
     assert_eq!(surface.locks(), [1, 1]);
     drop(first);
     assert_eq!(surface.locks(), [1, 1]);
     drop(second);
     assert_eq!(surface.locks(), [0, 1]);
     assert!(surface.is_in_use());
+    let third = ours.access(1, Intent::Read).unwrap();
     drop(writer);
     assert_eq!(surface.locks(), [0, 0]);
+    assert!(surface.is_in_use());
+    drop(third);
     assert!(!surface.is_in_use());
     assert!(!ours.surface(0).unwrap().is_in_use());
-    assert_eq!(ours.access(2, Intent::Read).unwrap_err(), Kern::INVALID_ARGUMENT);
-    // Where the framework does not lock it, it is not in use either.
-    kernel.state().refuses_locks = true;
-    assert_eq!(ours.access(0, Intent::Write).unwrap_err(), Kern::FAILURE);
-    assert!(!ours.surface(0).unwrap().is_in_use());
+    // Nobody has it: where it lies is all that may be asked.
+    ours.look(0).unwrap();
+    assert_eq!(ours.surface(0).unwrap().locks(), [0, 0]);
+    assert!(ours.access(2, Intent::Read).is_none() && ours.look(2).is_none());
     drop((ours, host));
+    kernel.assert_clean();
+}
+
+#[test]
+fn a_lock_that_is_refused_is_tried_again_and_never_undone() {
+    let kernel = Kernel::new();
+    let host = Host::new(&kernel);
+    let ours = pool(&host, 1, nv12());
+    let surface = ours.surface(0).unwrap();
+    kernel.state().refuses_locks = true;
+    let refused = ours.access(0, Intent::Write).unwrap();
+    ours.look(0).unwrap();
+    assert_eq!(surface.locks(), [0, 0]);
+    drop(refused);
+    assert!(!surface.is_in_use());
+    let access = ours.access(0, Intent::Write).unwrap();
+    ours.look(0).unwrap();
+    kernel.state().refuses_locks = false;
+    ours.look(0).unwrap();
+    assert_eq!(surface.locks(), [0, 1]);
+    drop((access, ours, host));
     kernel.assert_clean();
 }
 
