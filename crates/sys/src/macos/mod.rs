@@ -5,6 +5,8 @@
 
 mod child;
 pub mod clock;
+#[cfg(feature = "core-video")]
+pub mod core_video;
 pub mod event;
 pub mod futex;
 pub mod handle;
@@ -13,6 +15,8 @@ pub mod isolation;
 pub mod limits;
 mod meet;
 pub mod memory;
+#[cfg(feature = "metal")]
+pub mod metal;
 pub mod pixels;
 pub mod poll;
 pub mod process;
