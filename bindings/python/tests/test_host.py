@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,25 @@ def test_leaving_the_block_ends_the_worker(program):
     for call in (worker.recv, worker.try_recv, worker.loan):
         with pytest.raises(fp.LinkClosed, match="closed"):
             call()
+
+
+def test_a_worker_under_uv_is_met_and_ends_with_it(program):
+    """`uv run` stays as the worker's parent: the process that connects is not the one that was spawned."""
+    uv = Path(sys.executable).with_name("uv")
+    python, *script = program(ECHO.replace("with fp", "import os\n    with fp").replace(
+        "link.send_back(frame)", "frame.meta['pid'] = os.getpid(); link.send_back(frame)"))
+    command = [uv, "run", "--no-project", "--offline", "--python", python, *script]
+    with fp.spawn(command, SPEC) as worker:
+        worker.send(PIXELS)
+        ours = worker.recv().meta["pid"]
+        assert ours != worker.pid
+    assert gone(worker.pid) and gone(ours)
+    with fp.spawn(command, SPEC) as worker:
+        worker.send(PIXELS)
+        os.kill(worker.recv().meta["pid"], signal.SIGKILL)
+        with pytest.raises((fp.WorkerDied, fp.LinkClosed)):
+            worker.recv(timeout=30)
+    assert gone(worker.pid)
 
 
 def test_an_exception_in_the_block_kills_a_worker_that_would_not_leave(program):
