@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use frameport_sys::mach::{Kern, Name, ReceiveRight, SendRight, Task};
 use frameport_sys::memory::{Region, Writers};
+use frameport_sys::pixels::{Picture, Place, Plane};
 use frameport_sys::surface::Surface;
 use frameport_sys::task::ThisTask;
 use objc2_core_foundation::{CFBoolean, CFDictionary, CFNumber, CFRetained, CFString, CFType};
@@ -267,7 +268,9 @@ fn by_id(global: bool) -> String {
     // SAFETY: the header gives the function by that name this type.
     let get = unsafe { std::mem::transmute::<*mut c_void, GetId>(get) };
     if !global {
-        let Some(surface) = Surface::create(BGRA, 64, 48, 4) else { return "no surface".to_owned() };
+        let plane = Plane { width: 64, rows: 48, element: 4, place: Place { offset: 0, stride: 0 } };
+        let picture = Picture { format: "bgra", full_range: false, width: 64, height: 48, planes: vec![plane] };
+        let Some(surface) = Surface::create(&picture) else { return "no surface".to_owned() };
         // SAFETY: the surface is alive.
         let id = unsafe { get(surface.as_io_surface()) };
         return format!("by a child: {}", ask_child(None, "surface", &id.to_string()));
