@@ -4,7 +4,7 @@ use frameport::{Delivery, Frame, FrameMut};
 use frameport_sys::clock::now_ns;
 use serde_json::{Value, json};
 
-use crate::harness::{byte, check, ensure, fill, margin};
+use crate::harness::{check, ensure, fill, margin};
 
 /// A frame that somebody began to send.
 #[derive(Clone, Copy, Debug)]
