@@ -14,7 +14,7 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process_group, test_kill_process_group, waitid,
 };
 
-use super::poll::{self as kq, Watched};
+use super::poll::{Queue, Watched};
 use super::socket;
 use crate::exit::Exit;
 
@@ -24,7 +24,7 @@ use crate::exit::Exit;
 pub struct Child {
     pid: Pid,
     /// Watches the process and nothing else.
-    death: OwnedFd,
+    death: Queue,
     /// What is readable where the process was gone before it could be watched.
     gone: Option<OwnedFd>,
     /// The process that started it; a fork of that process has a copy of this value, but no child.
@@ -36,9 +36,9 @@ pub struct Child {
 impl Child {
     /// Takes charge of a child that has just been started.
     pub(super) fn adopt(pid: Pid, stderr: Option<StderrPipe>) -> io::Result<Self> {
-        let watched = kq::new_queue().and_then(|death| {
+        let watched = Queue::new().and_then(|death| {
             let exit = EventFilter::Proc { pid, flags: ProcessEvents::EXIT };
-            match kq::change(&death, exit, EventFlags::ADD, 0) {
+            match death.change(exit, EventFlags::ADD, 0) {
                 Ok(()) => Ok((death, None)),
                 // Dead already: the other end of this pipe is closed, so that it is readable.
                 Err(Errno::SRCH) => {
@@ -149,7 +149,7 @@ impl Child {
 
 impl Watched for Child {
     fn to_read(&self) -> BorrowedFd<'_> {
-        self.gone.as_ref().unwrap_or(&self.death).as_fd()
+        self.gone.as_ref().map_or_else(|| self.death.as_fd(), AsFd::as_fd)
     }
 }
 

@@ -9,13 +9,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::kqueue::{EventFilter, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::handle::Handle;
+use super::poll::Queue;
 use super::task::ThisTask;
-use super::{poll as kq, raw, socket};
+use super::{raw, socket};
 use crate::mach::{Name, SendRight};
 
 /// One side's ends: the other side rings it by the other pipe.
@@ -84,7 +86,7 @@ fn from_fileport(right: &SendRight<ThisTask>) -> Option<OwnedFd> {
 /// [`clear`](Self::clear).
 #[derive(Debug)]
 pub struct Event {
-    both: OwnedFd,
+    both: Queue,
     own: (OwnedFd, OwnedFd),
     hung_up: AtomicBool,
 }
@@ -95,25 +97,27 @@ impl Event {
     /// # Errors
     /// Too many open files.
     pub fn new(doorbell: &Doorbell) -> io::Result<Self> {
-        let (own, both) = (socket::pipe()?, kq::new_queue()?);
-        kq::change(&both, EventFilter::Read(own.0.as_raw_fd()), EventFlags::ADD, 0)?;
+        let (own, both) = (socket::pipe()?, Queue::new()?);
+        both.change(EventFilter::Read(own.0.as_raw_fd()), EventFlags::ADD, 0)?;
         if let Some((read, _)) = &doorbell.0 {
-            kq::change(&both, EventFilter::Read(read.as_raw_fd()), EventFlags::ADD, 0)?;
+            both.change(EventFilter::Read(read.as_raw_fd()), EventFlags::ADD, 0)?;
         }
         Ok(Self { both, own, hung_up: AtomicBool::new(doorbell.0.is_none()) })
     }
 
-    /// From now on it is readable while `other` is, too: a queue may watch another (kern_event.c, kqueue_kqfilter).
+    /// From now on it is readable while `other` is, too: a queue may watch another (kern_event.c, kqueue_kqfilter). That
+    /// `other` was cleared it learns at its own [`clear`](Self::clear).
     ///
     /// # Errors
     /// No memory.
     pub fn follow(&self, other: &Self) -> io::Result<()> {
-        Ok(kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::ADD, 0)?)
+        Ok(self.both.change(EventFilter::Read(other.both.as_fd().as_raw_fd()), EventFlags::ADD, 0)?)
     }
 
     /// No longer.
     pub fn unfollow(&self, other: &Self) {
-        let _ = kq::change(&self.both, EventFilter::Read(other.both.as_raw_fd()), EventFlags::DELETE, 0);
+        // Refused where it was not followed.
+        let _ = self.both.change(EventFilter::Read(other.both.as_fd().as_raw_fd()), EventFlags::DELETE, 0);
     }
 
     /// Makes it readable.
@@ -127,9 +131,11 @@ impl Event {
         if !self.hung_up.load(Ordering::Relaxed) && !doorbell.drain() {
             self.hung_up.store(true, Ordering::Relaxed);
             if let Some((read, _)) = &doorbell.0 {
-                let _ = kq::change(&self.both, EventFilter::Read(read.as_raw_fd()), EventFlags::DELETE, 0);
+                let _ = self.both.change(EventFilter::Read(read.as_raw_fd()), EventFlags::DELETE, 0);
             }
         }
+        // What was read is not in line any more. Nobody is there to wait for the answer.
+        let _ = self.both.ready(Some(Duration::ZERO));
     }
 }
 
@@ -143,7 +149,7 @@ impl AsFd for Event {
 ///
 /// # Errors
 /// What poll answers, interruption by a signal aside.
-pub fn wait_any(events: &[&Event], limit: Option<std::time::Duration>) -> io::Result<()> {
+pub fn wait_any(events: &[&Event], limit: Option<Duration>) -> io::Result<()> {
     let mut fds: Vec<PollFd<'_>> = events.iter().map(|event| PollFd::new(*event, PollFlags::IN)).collect();
     let limit = limit.map(|limit| Timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),

@@ -4,10 +4,13 @@
 //! given (kqueue(2)).
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::kqueue::{Event, EventFilter, EventFlags, kevent, kqueue};
+use rustix::io::Errno;
 
 /// What can be watched: a descriptor to read from, and one to write to, which may be another.
 pub trait Watched {
@@ -20,24 +23,68 @@ pub trait Watched {
     }
 }
 
-/// A kqueue of this process's alone, closed at `exec`.
-pub(super) fn new_queue() -> io::Result<OwnedFd> {
-    let queue = kqueue()?;
-    rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(queue)
+/// A kqueue, closed at `exec`. A fork of this process has none: its number may be another descriptor's there (kern_event.c,
+/// FG_CONFINED).
+#[derive(Debug)]
+pub(super) struct Queue {
+    fd: ManuallyDrop<OwnedFd>,
+    process: u32,
 }
 
-/// Changes what a queue watches.
-pub(super) fn change(queue: &OwnedFd, filter: EventFilter, flags: EventFlags, token: u64) -> rustix::io::Result<()> {
-    let event = Event::new(filter, flags, std::ptr::without_provenance_mut(token as usize));
-    let mut none: [Event; 0] = [];
-    // SAFETY: the caller borrows the descriptors in `filter` for the call; one that is closed later leaves the queue by itself.
-    unsafe { kevent(queue, &[event], &mut none, Some(std::time::Duration::ZERO)) }.map(drop)
+impl Queue {
+    pub(super) fn new() -> io::Result<Self> {
+        let fd = kqueue()?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(Self { fd: ManuallyDrop::new(fd), process: std::process::id() })
+    }
+
+    fn is_here(&self) -> rustix::io::Result<()> {
+        if self.process == std::process::id() { Ok(()) } else { Err(Errno::BADF) }
+    }
+
+    /// Changes what it watches.
+    pub(super) fn change(&self, filter: EventFilter, flags: EventFlags, token: u64) -> rustix::io::Result<()> {
+        self.is_here()?;
+        let event = Event::new(filter, flags, std::ptr::without_provenance_mut(token as usize));
+        let mut none: [Event; 0] = [];
+        // SAFETY: the caller borrows the descriptors in `filter` for the call; one that is closed later leaves the queue by
+        // itself.
+        unsafe { kevent(&*self.fd, &[event], &mut none, Some(Duration::ZERO)) }.map(drop)
+    }
+
+    /// What has something to tell: waits for it, `limit` at most, or until a signal comes.
+    ///
+    /// This is also what makes the queue itself unreadable: another that watches it, or `poll`, counts what it has in line
+    /// and does not ask whether that is still so (kern_event.c, filt_kqprocess). To be called after what is watched was read.
+    pub(super) fn ready(&self, limit: Option<Duration>) -> io::Result<Vec<u64>> {
+        self.is_here()?;
+        let mut events = Vec::<Event>::with_capacity(64);
+        // SAFETY: no descriptor is passed.
+        match unsafe { kevent(&*self.fd, &[], spare_capacity(&mut events), limit) } {
+            Ok(_) | Err(Errno::INTR) => Ok(events.iter().map(|event| event.udata().addr() as u64).collect()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if self.is_here().is_ok() {
+            // SAFETY: dropped here and nowhere else, once.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// A set of descriptors. May be changed from any thread while another waits.
 #[derive(Debug)]
-pub struct Poller(OwnedFd);
+pub struct Poller(Queue);
 
 impl Poller {
     /// An empty set.
@@ -45,7 +92,7 @@ impl Poller {
     /// # Errors
     /// Too many open files.
     pub fn new() -> io::Result<Self> {
-        new_queue().map(Self)
+        Queue::new().map(Self)
     }
 
     /// Adds `it`: readable, at its end or in error is an event with `token`.
@@ -53,31 +100,28 @@ impl Poller {
     /// # Errors
     /// No memory.
     pub fn add(&self, it: &impl Watched, token: u64) -> io::Result<()> {
-        Ok(change(&self.0, EventFilter::Read(it.to_read().as_raw_fd()), EventFlags::ADD, token)?)
+        Ok(self.0.change(EventFilter::Read(it.to_read().as_raw_fd()), EventFlags::ADD, token)?)
     }
 
     /// Whether room to write is an event of `it` too.
     pub fn watch_room(&self, it: &impl Watched, token: u64, yes: bool) {
         let flags = if yes { EventFlags::ADD } else { EventFlags::DELETE };
         // Refused where it was not watched.
-        let _ = change(&self.0, EventFilter::Write(it.to_write().as_raw_fd()), flags, token);
+        let _ = self.0.change(EventFilter::Write(it.to_write().as_raw_fd()), flags, token);
     }
 
     /// Takes `it` out again.
     pub fn remove(&self, it: &impl Watched) {
-        let _ = change(&self.0, EventFilter::Read(it.to_read().as_raw_fd()), EventFlags::DELETE, 0);
+        let _ = self.0.change(EventFilter::Read(it.to_read().as_raw_fd()), EventFlags::DELETE, 0);
         self.watch_room(it, 0, false);
     }
 
-    /// Waits for events and returns their tokens.
+    /// Waits for events and returns their tokens; none after a signal.
     ///
     /// # Errors
-    /// What kevent answers, interruption by a signal aside.
+    /// What kevent answers.
     pub fn wait(&self) -> io::Result<Vec<u64>> {
-        let mut events = Vec::<Event>::with_capacity(64);
-        // SAFETY: no descriptor is passed.
-        rustix::io::retry_on_intr(|| unsafe { kevent(&self.0, &[], spare_capacity(&mut events), None) })?;
-        Ok(events.iter().map(|event| event.udata().addr() as u64).collect())
+        self.0.ready(None)
     }
 }
 
