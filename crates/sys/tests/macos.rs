@@ -2,7 +2,8 @@
 #![cfg(target_os = "macos")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::FromRawFd as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,9 +11,11 @@ use std::time::Duration;
 
 use frameport_sys::event::{Doorbell, Event, wait_any};
 use frameport_sys::inherit::take_link;
+use frameport_sys::mach::check_in::Hello;
 use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::surface::{Key, Opened, Registrar};
-use frameport_sys::mach::{ReceiveRight, Received, Surface as _, Task};
+use frameport_sys::mach::worker::CheckedIn;
+use frameport_sys::mach::{Outgoing, ReceiveRight, Received, Surface as _, Task};
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_sys::pixels::{Intent, Picture, Pixels, Place, Plan, Plane, Store};
 use frameport_sys::poll::Poller;
@@ -21,6 +24,7 @@ use frameport_sys::socket::Control;
 use frameport_sys::surface::Surface;
 use frameport_sys::task::ThisTask;
 use frameport_sys::{futex, limits};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -141,6 +145,79 @@ fn death_is_seen_by_a_poller_and_by_the_channel() {
     assert_eq!(control.recv(&mut [0; 1], true).unwrap(), 0);
     assert_eq!(child.try_reap().unwrap(), Some(Exit::Signal(9)));
     assert_eq!(child.signal_group(Signal::KILL).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+/// Its pipe is left to a process that lives on: what tells are its ports.
+#[test]
+fn a_workers_death_is_seen_where_its_pipe_lives_on() {
+    let (mut child, control) = worker("role_parent");
+    assert_eq!(read::<2>(&control), *b"up");
+    let poller = Poller::new().unwrap();
+    poller.add(&control, 7).unwrap();
+    assert_eq!(poller.wait().unwrap(), [7]);
+    assert_eq!((control.recv(&mut [0; 1], false).unwrap(), control.recv(&mut [0; 1], true).unwrap()), (0, 0));
+    assert!(!control.is_closed());
+    child.signal_group(Signal::KILL).unwrap();
+    child.reap().unwrap();
+    let start = std::time::Instant::now();
+    while !control.is_closed() {
+        assert!(start.elapsed() < MINUTE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+#[ignore = "a worker's part of a test"]
+fn role_parent() {
+    // SAFETY: makes a descriptor of its own, which the child inherits.
+    assert!(unsafe { libc::dup(4) } > 4);
+    let control = take_link().unwrap();
+    Command::new("/bin/sleep").arg("3600").spawn().unwrap();
+    control.send(b"up", &[]).unwrap();
+    std::process::exit(0);
+}
+
+#[test]
+fn what_comes_to_a_workers_port_is_seen_and_is_a_violation() {
+    let (_child, control) = worker("role_liar");
+    let poller = Poller::new().unwrap();
+    poller.add(&control, 7).unwrap();
+    assert_eq!(poller.wait().unwrap(), [7]);
+    assert_eq!(control.recv(&mut [0; 1], false).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(control.recv(&mut [0; 1], true).unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+#[ignore = "a worker's part of a test"]
+fn role_liar() {
+    // SAFETY: the host left this descriptor open for this process, where nobody else takes it.
+    let mut pipe = unsafe { std::fs::File::from_raw_fd(3) };
+    let mut hello = [0; Hello::LEN];
+    poll(&mut [PollFd::new(&pipe, PollFlags::IN)], None).unwrap();
+    pipe.read_exact(&mut hello).unwrap();
+    let hello = Hello::from_bytes(&hello).unwrap();
+    let link = CheckedIn::new(&ThisTask, &hello, 0, MINUTE).unwrap().welcomed(MINUTE).unwrap();
+    Outgoing::new(1, vec![]).send(link.peer(), MINUTE).unwrap();
+    std::thread::sleep(MINUTE);
+}
+
+/// The host waits for neither: not for a worker that takes nothing, and not by looking again.
+#[test]
+fn a_worker_that_takes_no_handles_costs_its_host_one_error() {
+    let (_child, control) = worker("role_deaf");
+    assert_eq!(read::<2>(&control), *b"up");
+    let handles: Vec<_> = (0..100).map(|_| Doorbell::pair().unwrap().1).collect();
+    let refused = (0..4).find_map(|_| control.send_some(b"x", &handles).err()).unwrap();
+    assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(control.send(b"x", &handles).unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+#[ignore = "a worker's part of a test"]
+fn role_deaf() {
+    let control = take_link().unwrap();
+    control.send(b"up", &[]).unwrap();
+    std::thread::sleep(MINUTE);
 }
 
 #[test]
@@ -293,7 +370,6 @@ fn a_wake_ends_the_wait_and_so_does_the_limit() {
 }
 
 fn is_readable(event: &Event) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&now)).unwrap() == 1
 }

@@ -47,8 +47,8 @@ pub(super) struct Progress {
     pub(super) hello: Option<Hello>,
     pub(super) ready: bool,
     pub(super) bye: bool,
-    /// No process has the other end of the control channel: where none left in order, one is about to be dead, or closed
-    /// what it should not have.
+    /// The worker has not its end of the control channel any more: where it did not leave in order, it is about to be dead,
+    /// or closed what it should not have.
     pub(super) hung_up: bool,
     pub(super) failed: Option<String>,
     pub(super) exit: Option<Exit>,
@@ -153,7 +153,13 @@ impl Supervised {
             match self.control.recv(&mut bytes, false) {
                 Ok(read) if read > 0 => lock(&self.decoder).push(bytes.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-                Ok(_) | Err(_) => {
+                ended => {
+                    // It did beside the channel what no worker does.
+                    if let Err(lie) = ended
+                        && lie.kind() == std::io::ErrorKind::InvalidData
+                    {
+                        let _ = self.state.violation(&lie);
+                    }
                     self.advance(|progress| progress.hung_up = true);
                     return false;
                 }
@@ -308,7 +314,7 @@ impl Supervised {
         loop {
             // Nobody else reads it any more.
             self.on_control(ALL_CHUNKS);
-            let is_gone = self.progress().hung_up && lock(&self.child).group_is_empty();
+            let is_gone = self.progress().hung_up && self.control.is_closed() && lock(&self.child).group_is_empty();
             if is_gone || Instant::now() >= deadline {
                 return is_gone;
             }

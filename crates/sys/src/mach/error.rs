@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::message::SendError;
+use super::received::ReceiveError;
 use super::right::Forked;
 use super::surface::Mismatch;
 use super::task::Kern;
@@ -267,5 +268,15 @@ impl From<Kern> for SetupError {
 impl From<Check> for SetupError {
     fn from(check: Check) -> Self {
         Self::PeerRejected(check)
+    }
+}
+
+impl From<ReceiveError> for SetupError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Unfit(check) => check.into(),
+            ReceiveError::Failed(answer) => answer.into(),
+            ReceiveError::Forked(forked) => forked.into(),
+        }
     }
 }

@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use super::check_in::{VERSION, id};
-use super::death::News;
+use super::death::{Fate, News};
 use super::error::{Check, SetupError, Sign};
 use super::message::{Outgoing, SendError};
 use super::received::{AuditToken, ReceiveError, Received};
 use super::rendezvous::{Accepted, WorkerId};
-use super::right::{ReceiveRight, SendRight};
-use super::task::{Kern, Task};
+use super::right::{Forked, ReceiveRight, SendRight};
+use super::task::{Kern, Name, Task};
 
 /// Messages the worker's port can hold; none may come.
 const QUEUE: u32 = 64;
@@ -109,22 +109,29 @@ impl<T: Task> HostLink<T> {
         &self.news
     }
 
-    /// The port the worker has the right to send to, to be waited on: what comes is a violation.
+    /// The port the worker has the right to send to: what comes is a violation.
     pub fn port(&self) -> &ReceiveRight<T> {
         &self.port
     }
 
-    /// Takes what came to the worker's port, and destroys it.
+    /// The names of the ports that tell of the worker: [`fate`](Self::fate) is to be asked while one has a message.
     ///
     /// # Errors
-    /// Something came: the worker's violation.
-    pub fn check_port(&self) -> Result<(), SetupError> {
+    /// In a fork of the host.
+    pub fn watched(&self) -> Result<[Name; 2], Forked> {
+        Ok([self.port.name()?, self.news.port().name()?])
+    }
+
+    /// What has become of the worker, as far as its ports tell. What came to its own is destroyed.
+    ///
+    /// # Errors
+    /// A port cannot be received from.
+    pub fn fate(&self) -> Result<Option<Fate>, SetupError> {
         match Received::next(&self.port, Duration::ZERO) {
-            Ok(None) => Ok(()),
-            Ok(Some(message)) => Err(Check::Id { found: message.id() }.into()),
-            Err(ReceiveError::Unfit(check)) => Err(check.into()),
-            Err(ReceiveError::Failed(answer)) => Err(answer.into()),
-            Err(ReceiveError::Forked(forked)) => Err(forked.into()),
+            Ok(None) => self.news.fate(),
+            Ok(Some(message)) => Ok(Some(Fate::Lied(Check::Id { found: message.id() }))),
+            Err(ReceiveError::Unfit(check)) => Ok(Some(Fate::Lied(check))),
+            Err(error) => Err(error.into()),
         }
     }
 }

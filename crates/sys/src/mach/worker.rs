@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use super::check_in::{Hello, MAX_REGIONS, VERSION, id, welcome};
-use super::death::News;
+use super::death::{Fate, News};
 use super::error::{Check, Denied, Operation, SetupError, Sign, Slot, Stage};
 use super::message::{Outgoing, SendError};
-use super::received::{ReceiveError, Received};
-use super::right::{ReceiveRight, SendRight};
+use super::received::Received;
+use super::right::{Forked, ReceiveRight, SendRight};
 use super::slot;
-use super::task::{Kern, Task};
+use super::task::{Kern, Name, Task};
 
 /// Messages the worker's port can hold: the welcome, and the regions and surfaces of all its pools.
 const QUEUE: u32 = 256;
@@ -81,9 +81,9 @@ impl<T: Task> CheckedIn<T> {
     /// It did not come; the host refused the check-in or is gone, which looks the same: nobody has our right; or it is not
     /// what it must be.
     pub fn welcomed(self, limit: Duration) -> Result<WorkerLink<T>, SetupError> {
-        let answer = Received::next(&self.port, limit).map_err(received)?;
+        let answer = Received::next(&self.port, limit)?;
         let Some(message) = answer else {
-            return Err(match self.news.next(Duration::ZERO).map_err(received)? {
+            return Err(match self.news.next(Duration::ZERO)? {
                 Some(sign) => SetupError::Died(sign),
                 None => SetupError::RendezvousTimeout { stage: Stage::Welcome },
             });
@@ -118,14 +118,6 @@ impl<T: Task> CheckedIn<T> {
     /// The port that tells that the check-in was refused.
     pub fn news(&self) -> &News<T> {
         &self.news
-    }
-}
-
-fn received(error: ReceiveError) -> SetupError {
-    match error {
-        ReceiveError::Unfit(check) => check.into(),
-        ReceiveError::Failed(answer) => answer.into(),
-        ReceiveError::Forked(forked) => forked.into(),
     }
 }
 
@@ -165,5 +157,21 @@ impl<T: Task> WorkerLink<T> {
     /// The port that tells of the host's death.
     pub fn news(&self) -> &News<T> {
         &self.news
+    }
+
+    /// The name of the port that tells of the host: [`fate`](Self::fate) is to be asked while it has a message.
+    ///
+    /// # Errors
+    /// In a fork of the worker.
+    pub fn watched(&self) -> Result<[Name; 1], Forked> {
+        Ok([self.news.port().name()?])
+    }
+
+    /// What has become of the host, as far as the ports tell.
+    ///
+    /// # Errors
+    /// A port cannot be received from.
+    pub fn fate(&self) -> Result<Option<Fate>, SetupError> {
+        self.news.fate()
     }
 }

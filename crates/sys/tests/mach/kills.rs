@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use frameport_sys::mach::death::Fate;
 use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::surface::{Key, Opened, Registrar};
@@ -83,12 +84,14 @@ fn link(
     }
     let surface = ours.surface(1).cloned().ok_or(frameport_sys::mach::Kern::FAILURE)?;
     if !worker.is_alive() {
-        assert!(pair.host.news().next(LIMIT).unwrap().is_some(), "the host learns of it");
+        assert!(kernel.is_readable(task, &pair.host.watched().unwrap()), "the host is woken");
+        assert!(matches!(pair.host.fate(), Ok(Some(Fate::Died(_)))), "the host learns of it");
         assert!(!surface.is_in_use(), "nothing of the dead worker's is in use");
     }
     drop((reads, ours));
     if !task.is_alive() {
-        assert!(pair.worker.news().next(LIMIT).unwrap().is_some(), "the worker learns of it");
+        assert!(kernel.is_readable(&worker, &pair.worker.watched().unwrap()), "the worker is woken");
+        assert!(matches!(pair.worker.fate(), Ok(Some(Fate::Died(_)))), "the worker learns of it");
     }
     Ok(())
 }

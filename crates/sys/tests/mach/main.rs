@@ -11,4 +11,5 @@ mod kills;
 mod rules;
 mod strangers;
 mod surfaces;
+mod watch;
 mod world;

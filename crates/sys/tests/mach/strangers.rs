@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use frameport_sys::mach::check_in::{VERSION, id};
-use frameport_sys::mach::death::News;
+use frameport_sys::mach::death::{Fate, News};
 use frameport_sys::mach::received::ReceiveError;
 use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::surface::Opened;
@@ -26,13 +26,12 @@ fn whatever_comes_to_a_workers_port_is_a_violation() {
     let items = [vec![], vec![Item::Port(own, 20)], vec![Item::Memory(1 << 20)], vec![Item::Ports(vec![own; 9], 20)]];
     for items in items {
         assert_eq!(task.send_raw(&Raw { to, id: id::WELCOME, items, ..Raw::default() }), Kern::SUCCESS);
-        let error = pair.host.check_port().unwrap_err();
-        assert_eq!(error, SetupError::PeerRejected(Check::Id { found: id::WELCOME }));
+        assert_eq!(pair.host.fate().unwrap(), Some(Fate::Lied(Check::Id { found: id::WELCOME })));
         assert_eq!(kernel.names(&host.task), before);
     }
     assert_eq!(task.send_raw(&Raw { to, payload: vec![1; 90], ..Raw::default() }), Kern::SUCCESS);
-    assert_eq!(pair.host.check_port(), Err(SetupError::PeerRejected(Check::TooLarge)));
-    assert_eq!(pair.host.check_port(), Ok(()));
+    assert_eq!(pair.host.fate().unwrap(), Some(Fate::Lied(Check::TooLarge)));
+    assert_eq!(pair.host.fate().unwrap(), None);
     task.kill();
     drop((pair, host));
     kernel.assert_clean();
@@ -159,9 +158,7 @@ fn no_sequence_of_messages_leaves_anything() {
         task.send_raw(&Raw { to: to.0, id: ids[below(ids.len())], reply, items, payload, ..Raw::default() });
         let (accepted, _) = host.serve();
         assert!(accepted.is_none());
-        let _ = pair.host.check_port();
-        let _ = pair.host.news().next(Duration::ZERO);
-        let _ = pair.worker.news().next(Duration::ZERO);
+        let _ = (pair.host.fate(), pair.worker.fate());
         if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO) {
             assert!(opened.open(&task, message, pair.worker.host(), 0).is_err());
         }

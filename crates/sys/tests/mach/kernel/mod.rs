@@ -190,6 +190,13 @@ impl Kernel {
         assert!(found.iter().any(|line| line.contains(what)), "nothing says {what:?}: {found:#?}");
     }
 
+    /// Whether a message waits in one of a task's ports: what a kqueue that watches them tells.
+    pub(crate) fn is_readable(&self, task: &SimTask, ports: &[Name]) -> bool {
+        let mut state = self.state();
+        let watched = ports.iter().filter_map(|name| state.space(task.id()).names.get(name)?.port).collect::<Vec<_>>();
+        watched.iter().any(|port| !state.port(*port).queue.is_empty())
+    }
+
     /// Rights a task has, in names.
     pub(crate) fn names(&self, task: &SimTask) -> usize {
         self.state().space(task.id()).names.len()
