@@ -151,7 +151,11 @@ pub(crate) fn connect(state: &Arc<LinkState>, control: Control, terms: &Terms<'_
     let broken = || Error::Protocol { what: "the channels of the welcome do not fit its regions".into() };
     let Control { own, peer, doorbell } = control;
     let (own, peer) = (&own, &peer);
-    let bells = Arc::new(Bells::new(own, peer, doorbell, terms.wait).ok_or_else(broken)?);
+    let bells = Bells::new(own, peer, doorbell, terms.wait).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => broken(),
+        _ => Error::system("making what waits sleep on")(error),
+    })?;
+    let bells = Arc::new(bells);
     let (offsets, _) = blocks(&capacities(terms.channels));
     let all = || terms.channels.iter().zip(terms.pools).zip(offsets.iter().copied()).enumerate();
 

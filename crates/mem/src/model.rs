@@ -167,3 +167,88 @@ impl Words {
         self.place.wake.notify_all();
     }
 }
+
+/// Waits for a notification. No limit ever ends.
+pub(crate) fn wait_for<T>(condvar: &Condvar, guard: loom::sync::MutexGuard<'_, T>, _limit: Option<Duration>) {
+    drop(condvar.wait(guard));
+}
+
+/// What a doorbell's ends and their events share: the kernel's part.
+#[derive(Debug, Default)]
+struct Line {
+    /// What was rung for each side.
+    rung: [bool; 2],
+    /// The events that were signalled.
+    signalled: Vec<bool>,
+}
+
+/// One side's end of a doorbell.
+#[derive(Clone, Debug)]
+pub struct Doorbell {
+    line: Arc<(Mutex<Line>, Condvar)>,
+    side: usize,
+}
+
+impl Doorbell {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn pair() -> std::io::Result<(Self, Self)> {
+        let line = Arc::new((Mutex::new(Line::default()), Condvar::new()));
+        Ok((Self { line: Arc::clone(&line), side: 0 }, Self { line, side: 1 }))
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut Line) -> R) -> R {
+        let result = change(&mut self.line.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        self.line.1.notify_all();
+        result
+    }
+
+    pub(crate) fn ring(&self) {
+        self.with(|line| line.rung.iter_mut().nth(1 - self.side).into_iter().for_each(|rung| *rung = true));
+    }
+}
+
+/// Readable once its doorbell was rung or it was signalled, until it is cleared.
+#[derive(Debug)]
+pub struct Event {
+    doorbell: Doorbell,
+    number: usize,
+}
+
+impl Event {
+    pub(crate) fn new(doorbell: &Doorbell) -> std::io::Result<Self> {
+        let number = doorbell.with(|line| {
+            line.signalled.push(false);
+            line.signalled.len() - 1
+        });
+        Ok(Self { doorbell: doorbell.clone(), number })
+    }
+
+    pub(crate) fn signal(&self) {
+        self.doorbell.with(|line| line.signalled.iter_mut().nth(self.number).into_iter().for_each(|it| *it = true));
+    }
+
+    pub(crate) fn clear(&self, _doorbell: &Doorbell) -> bool {
+        self.doorbell.with(|line| {
+            line.signalled.iter_mut().nth(self.number).into_iter().for_each(|it| *it = false);
+            line.rung.iter_mut().nth(self.doorbell.side).is_some_and(std::mem::take)
+        })
+    }
+}
+
+/// Waits until the first of `events` is readable. No limit ever ends.
+///
+/// # Errors
+/// Never.
+pub fn wait_any(events: &[&Event], _limit: Option<Duration>) -> std::io::Result<()> {
+    let Some(event) = events.first() else { return Ok(()) };
+    let (line, changed) = &*event.doorbell.line;
+    let mut line = line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let is_set = |flags: &[bool], at: usize| flags.get(at).is_some_and(|it| *it);
+    while !is_set(&line.signalled, event.number) && !is_set(&line.rung, event.doorbell.side) {
+        line = changed.wait(line).unwrap_or_else(std::sync::PoisonError::into_inner);
+    }
+    Ok(())
+}

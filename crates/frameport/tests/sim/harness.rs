@@ -37,6 +37,7 @@ pub(crate) fn faults(seed: u64) -> Faults {
         spurious: one_of(&[0, 0, 20]),
         short_reads: one_of(&[0, 0, 3]),
         control_room: one_of(&[200 << 10, 200 << 10, 6000]) as usize,
+        futex: one_of(&[1, 1, 0]) == 1,
         ..Faults::default()
     }
 }

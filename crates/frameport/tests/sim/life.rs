@@ -62,8 +62,8 @@ fn starts() {
                     }
                     Err(Error::WorkerDied(death)) => {
                         let is_killed = death.exit == Exit::Signal(9) && kill.is_some();
-                        // A worker without memory or threads cannot connect, and leaves.
-                        let gave_up = death.exit == Exit::Code(1) && threads > 0;
+                        // A worker without threads, or without what it sleeps on, cannot connect, and leaves.
+                        let gave_up = death.exit == Exit::Code(1) && threads + handles > 0;
                         ensure(is_killed || gave_up, || format!("{death:?}"));
                     }
                     Err(Error::System { .. }) => ensure(regions + handles + threads > 0, || "System".to_owned()),

@@ -13,6 +13,7 @@
 //! **Event loops.** A side that has asked for an [`Event`] arms it where it found nothing ([`Bells::arm`]): the bits it waits
 //! for, and one that asks the waker to ring the doorbell as well. It clears the event first, arms, passes a fence and looks
 //! again, as a sleeper does, and so misses nothing. Whoever finds something disarms: a side that is awake is not rung.
+//! Where processes have no futex, a sleeper asks for the doorbell too: see `listening.rs`.
 //!
 //! **Death.** Nobody wakes a futex sleeper when its peer dies, and only the peer changes the bell. Watching a private word
 //! beside it (FUTEX_WAITV) costs a third more for every sleep, and an interrupt is rare: sleepers watch the bell only. They
@@ -28,15 +29,18 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use frameport_sys::clock::Instant;
-use frameport_sys::event::{Doorbell, Event};
+use frameport_sys::futex;
 use frameport_sys::memory::Map;
 use frameport_sys::thread::{spin_loop, yield_now};
 use frameport_wire::control::WaitStrategy;
 use frameport_wire::layout::{BELL, BY_EVENT, LINE, PARAMS, PARKED};
 
-use crate::sync::{AtomicU32, Mutex, MutexGuard, fence, omits, pause};
+use self::listening::Listening;
+use crate::sync::{AtomicU32, Doorbell, Event, Mutex, MutexGuard, fence, omits, pause};
 pub use crate::until::{Ended, Until};
 use crate::words::{OwnWords, PeerWords};
+
+mod listening;
 
 /// Longest a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -73,6 +77,8 @@ pub struct Bells {
     parked: Mutex<Parked>,
     doorbell: Doorbell,
     event: OnceLock<Event>,
+    /// What sleepers do without a futex.
+    listening: Option<Listening>,
     strategy: WaitStrategy,
     /// How long the next wait spins, in ns: learnt from how the last ones went.
     spin_ns: AtomicU32,
@@ -99,22 +105,37 @@ impl Parked {
 }
 
 impl Bells {
-    /// The bells in two control regions; `None` when a region is too small or this side's own is not writable.
-    #[must_use]
-    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, doorbell: Doorbell, strategy: WaitStrategy) -> Option<Self> {
-        Some(Self {
-            own_bell: OwnWords::new(own, BELL, LINE / 8)?,
-            own_parked: OwnWords::new(own, PARKED, LINE / 8)?,
-            peer_bell: PeerWords::new(peer, BELL, LINE / 8)?,
-            peer_parked: PeerWords::new(peer, PARKED, LINE / 8)?,
+    /// The bells in two control regions.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a region is too small or this side's own is not writable; where there is no futex, too many open
+    /// files.
+    pub fn new(own: &Arc<Map>, peer: &Arc<Map>, doorbell: Doorbell, strategy: WaitStrategy) -> io::Result<Self> {
+        let region = || io::Error::from(io::ErrorKind::InvalidInput);
+        let listening = if futex::is_there() { None } else { Some(Listening::new(&doorbell)?) };
+        Ok(Self {
+            own_bell: OwnWords::new(own, BELL, LINE / 8).ok_or_else(region)?,
+            own_parked: OwnWords::new(own, PARKED, LINE / 8).ok_or_else(region)?,
+            peer_bell: PeerWords::new(peer, BELL, LINE / 8).ok_or_else(region)?,
+            peer_parked: PeerWords::new(peer, PARKED, LINE / 8).ok_or_else(region)?,
             private: AtomicU32::new(0),
             parked: Mutex::new(Parked { threads: [0; 64], asleep: Vec::new(), asleep_for: 0, armed: 0 }),
             doorbell,
             event: OnceLock::new(),
+            listening,
             strategy,
             spin_ns: AtomicU32::new(SPIN.as_nanos() as u32),
             eager: AtomicU32::new(EAGER),
         })
+    }
+
+    /// The same where there is no futex, for those who show that it is.
+    ///
+    /// # Errors
+    /// Too many open files.
+    #[cfg(any(test, loom))]
+    pub fn without_futex(self) -> io::Result<Self> {
+        Ok(Self { listening: Some(Listening::new(&self.doorbell)?), ..self })
     }
 
     /// Wakes the peer if it sleeps for `bit`. Call after publishing.
@@ -156,7 +177,10 @@ impl Bells {
     /// Returns all bits that are armed.
     pub fn arm(&self, bits: u64) -> u64 {
         let Some(event) = self.event.get() else { return 0 };
-        event.clear(&self.doorbell);
+        // What it took up may be for those who sleep on the doorbell.
+        if event.clear(&self.doorbell) && !omits("word of the event loop") {
+            self.listening.iter().for_each(Listening::wake);
+        }
         self.change_armed(|armed| armed | bits | BY_EVENT);
         // The sleeper's fence of the module's proof.
         fence(Ordering::SeqCst);
@@ -227,7 +251,10 @@ impl Bells {
         self.signal();
         let private = self.private.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         loop {
-            self.peer_bell.wake_all();
+            match &self.listening {
+                None => self.peer_bell.wake_all(),
+                Some(listening) => listening.wake(),
+            }
             let is_older = |seen: &u32| private.wrapping_sub(*seen).cast_signed() > 0;
             if !self.lock().asleep.iter().any(is_older) {
                 return;
@@ -315,7 +342,11 @@ impl Bells {
         until: &mut Until<'_>,
         look: &mut impl FnMut() -> Result<Look<T>, E>,
     ) -> Result<Result<T, Ended>, E> {
-        let _parked = self.park(bit);
+        let _parked = self.park(if self.listening.is_some() && !omits("request for the doorbell") {
+            bit | BY_EVENT
+        } else {
+            bit
+        });
         loop {
             let private = self.private.load(Ordering::SeqCst);
             let bell = self.peer_bell.bell();
@@ -344,7 +375,15 @@ impl Bells {
             }
             parked.asleep.push(private);
         }
-        self.peer_bell.wait(bell, limit);
+        match &self.listening {
+            None => self.peer_bell.wait(bell, limit),
+            Some(listening) => {
+                let rung = listening.sleep(&self.doorbell, || self.peer_bell.bell() == bell, limit);
+                if rung && self.lock().armed != 0 && !omits("word to the event loop") {
+                    self.signal();
+                }
+            }
+        }
         let asleep = &mut self.lock().asleep;
         if let Some(index) = asleep.iter().position(|&seen| seen == private) {
             asleep.swap_remove(index);

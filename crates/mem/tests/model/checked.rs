@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use frameport_mem::model::set_claims;
+use frameport_mem::model::{Doorbell, set_claims};
 use frameport_mem::park::Bells;
-use frameport_sys::event::Doorbell;
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::WaitStrategy;
 use frameport_wire::layout::ticket;

@@ -12,6 +12,7 @@ mod checked;
 #[expect(dead_code, reason = "the whole ledger is here, for a model of its live half")]
 #[path = "../../../frameport/src/channel/ledger/mod.rs"]
 mod ledger;
+mod listening;
 mod live;
 mod lossless;
 mod mutants;
@@ -101,6 +102,21 @@ fn the_last_entry_is_seen_before_the_end() {
 #[test]
 fn a_sleeper_is_interrupted() {
     lossless::interrupt(ALL_SCHEDULES);
+}
+
+#[test]
+fn two_sleepers_without_a_futex() {
+    listening::two_sleepers(within(3));
+}
+
+#[test]
+fn a_sleeper_beside_an_event_loop_without_a_futex() {
+    listening::a_sleeper_and_an_event_loop(within(3));
+}
+
+#[test]
+fn sleepers_without_a_futex_are_interrupted() {
+    listening::interrupted(within(3));
 }
 
 #[test]

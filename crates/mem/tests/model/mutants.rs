@@ -19,6 +19,7 @@ use frameport_mem::model::set_mutant;
 use frameport_wire::layout::{BLOCKS, CLOSED, ENTRIES, OLDEST, PRODUCED, VISIT};
 
 use crate::checked::Bounds;
+use crate::listening;
 use crate::live::{LIVE, Live, Twist};
 use crate::lossless::{Lossless, end, interrupt};
 
@@ -36,6 +37,7 @@ enum Model {
     Lossless(Lossless),
     End(Bounds),
     Interrupt(Bounds),
+    Listening(fn(Bounds) -> u64),
 }
 
 /// A mutant, the model that notices it, and as what.
@@ -58,6 +60,7 @@ impl Case {
             Model::Lossless(lossless) => lossless.passes(),
             Model::End(bounds) => end(bounds),
             Model::Interrupt(bounds) => interrupt(bounds),
+            Model::Listening(model) => model(within(2, 1)),
         }
     }
 
@@ -156,6 +159,10 @@ const fn lossless(name: &'static str, wrong: Mutant, model: Lossless, found_as: 
     Case { name, wrong: Wrong::Here(wrong), model: Model::Lossless(model), found_as }
 }
 
+const fn listening(name: &'static str, omitted: &'static str, model: fn(Bounds) -> u64) -> Case {
+    Case { name, wrong: Wrong::Here(Omit(omitted)), model: Model::Listening(model), found_as: "deadlock" }
+}
+
 const CASES: &[Case] = &[
     live("no fence in a send", Omit("sender's fence"), THREE, "frame 0 after 3"),
     live("no fence in a claim", Omit("visit's fence"), THREE, "frame 0 after 3"),
@@ -235,4 +242,9 @@ const CASES: &[Case] = &[
         model: Model::Interrupt(within(3, 1)),
         found_as: "deadlock",
     },
+    listening("the doorbell is not asked for", "request for the doorbell", listening::two_sleepers),
+    listening("no comparison before listening", "comparison before listening", listening::two_sleepers),
+    listening("a listener leaves without a word", "word of the listener", listening::two_sleepers),
+    listening("an event loop keeps a ring", "word of the event loop", listening::a_sleeper_and_an_event_loop),
+    listening("a listener keeps a ring", "word to the event loop", listening::a_sleeper_and_an_event_loop),
 ];

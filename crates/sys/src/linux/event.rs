@@ -40,11 +40,10 @@ impl Doorbell {
         let _ = rustix::net::send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Takes up what was rung; false at the end of the stream.
-    fn drain(&self) -> bool {
+    /// Takes up what was rung: how much that was, 0 at the end of the stream.
+    fn drain(&self) -> rustix::io::Result<usize> {
         // What a flood leaves makes the event readable once more, and costs a look.
-        let read = rustix::net::recv(&self.0, &mut [0; 4096], RecvFlags::DONTWAIT);
-        !matches!(read, Ok((_, 0)))
+        Ok(rustix::net::recv(&self.0, &mut [0; 4096], RecvFlags::DONTWAIT)?.1)
     }
 }
 
@@ -88,13 +87,19 @@ impl Event {
         let _ = rustix::io::write(&self.own, &1_u64.to_ne_bytes());
     }
 
-    /// Makes it unreadable. Look at what is waited for after it.
-    pub fn clear(&self, doorbell: &Doorbell) {
+    /// Makes it unreadable. Look at what is waited for after it. Whether the doorbell was rung, which another event for it
+    /// does not see any more.
+    pub fn clear(&self, doorbell: &Doorbell) -> bool {
         let _ = rustix::io::read(&self.own, &mut [0; 8]);
-        if !self.hung_up.load(Ordering::Relaxed) && !doorbell.drain() {
+        if self.hung_up.load(Ordering::Relaxed) {
+            return false;
+        }
+        let rung = doorbell.drain();
+        if rung == Ok(0) {
             self.hung_up.store(true, Ordering::Relaxed);
             self.both.remove(&doorbell.0);
         }
+        rung.is_ok_and(|bytes| bytes > 0)
     }
 }
 

@@ -12,6 +12,13 @@ use std::time::Duration;
 use rustix::thread::futex::{self, Flags};
 use rustix::time::Timespec;
 
+/// Whether the system has it.
+#[must_use]
+#[inline]
+pub const fn is_there() -> bool {
+    true
+}
+
 /// Sleeps until `word` differs from what was seen of it, somebody wakes it, a signal arrives, or `limit` is over. Returns
 /// early at will: the caller looks again. No limit costs no timer.
 pub fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {

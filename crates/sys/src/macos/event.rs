@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::kqueue::{EventFilter, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::poll::Queue;
@@ -51,11 +52,11 @@ impl Doorbell {
         }
     }
 
-    /// Takes up what was rung; false at the end of the stream.
-    fn drain(&self) -> bool {
-        let Some((read, _)) = &self.0 else { return false };
+    /// Takes up what was rung: how much that was, 0 at the end of the stream.
+    fn drain(&self) -> rustix::io::Result<usize> {
+        let Some((read, _)) = &self.0 else { return Ok(0) };
         // What a flood leaves makes the event readable once more, and costs a look.
-        !matches!(rustix::io::read(read, &mut [0; 4096]), Ok(0))
+        rustix::io::read(read, &mut [0; 4096])
     }
 }
 
@@ -125,10 +126,12 @@ impl Event {
         let _ = rustix::io::write(&self.own.1, &[1]);
     }
 
-    /// Makes it unreadable. Look at what is waited for after it.
-    pub fn clear(&self, doorbell: &Doorbell) {
+    /// Makes it unreadable. Look at what is waited for after it. Whether the doorbell was rung, which another event for it
+    /// does not see any more.
+    pub fn clear(&self, doorbell: &Doorbell) -> bool {
         let _ = rustix::io::read(&self.own.0, &mut [0; 4096]);
-        if !self.hung_up.load(Ordering::Relaxed) && !doorbell.drain() {
+        let rung = if self.hung_up.load(Ordering::Relaxed) { Err(Errno::PIPE) } else { doorbell.drain() };
+        if rung == Ok(0) {
             self.hung_up.store(true, Ordering::Relaxed);
             if let Some((read, _)) = &doorbell.0 {
                 let _ = self.both.change(EventFilter::Read(read.as_raw_fd()), EventFlags::DELETE, 0);
@@ -136,6 +139,7 @@ impl Event {
         }
         // What was read is not in line any more. Nobody is there to wait for the answer.
         let _ = self.both.ready(Some(Duration::ZERO));
+        rung.is_ok_and(|bytes| bytes > 0)
     }
 }
 
@@ -156,7 +160,7 @@ pub fn wait_any(events: &[&Event], limit: Option<Duration>) -> io::Result<()> {
         tv_nsec: limit.subsec_nanos().into(),
     });
     match poll(&mut fds, limit.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

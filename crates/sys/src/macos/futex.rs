@@ -4,20 +4,17 @@
 //! place there, so that both sides may map it anywhere and one of them read-only. *A hostile peer* can wake this side as often
 //! as it likes, or never: callers look again after every return.
 //!
-//! `os_sync_wait_on_address` is there since macOS 14.4, and looked up by name because older ones lack it. Without it a wait is
-//! short sleeps between looks.
+//! `os_sync_wait_on_address` is there since macOS 14.4, and looked up by name because older ones lack it: there parking sleeps
+//! by other means.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 type Wait = unsafe extern "C" fn(*mut c_void, u64, usize, u32) -> c_int;
 type WaitFor = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
 type Wake = unsafe extern "C" fn(*mut c_void, usize, u32) -> c_int;
-
-/// What older systems do between two looks.
-const STEP: Duration = Duration::from_micros(500);
 
 /// The calls of this system, if it has them.
 #[derive(Clone, Copy)]
@@ -55,8 +52,14 @@ fn place(word: &AtomicU32) -> *mut c_void {
     word.as_ptr().cast()
 }
 
+/// Whether the system has it.
+#[must_use]
+pub fn is_there() -> bool {
+    OsSync::get().is_some()
+}
+
 /// Sleeps until `word` differs from what was seen of it, somebody wakes it, a signal arrives, or `limit` is over. Returns
-/// early at will: the caller looks again.
+/// early at will: the caller looks again. Where it is not there, at once.
 pub fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {
     let (size, shared) = (size_of::<AtomicU32>(), libc::OS_SYNC_WAIT_ON_ADDRESS_SHARED);
     match (OsSync::get(), limit) {
@@ -71,12 +74,7 @@ pub fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {
             // SAFETY: as above.
             let _ = unsafe { (os.wait_for)(place(word), seen.into(), size, shared, clock, nanoseconds) };
         }
-        (None, limit) => {
-            let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-            while word.load(Ordering::SeqCst) == seen && end.is_none_or(|end| Instant::now() < end) {
-                std::thread::sleep(STEP);
-            }
-        }
+        (None, _) => {}
     }
 }
 

@@ -113,18 +113,22 @@ impl Event {
         });
     }
 
-    /// Makes it unreadable. Look at what is waited for after it.
-    pub fn clear(&self, _doorbell: &Doorbell) {
+    /// Makes it unreadable. Look at what is waited for after it. Whether the doorbell was rung, which another event for it
+    /// does not see any more.
+    pub fn clear(&self, _doorbell: &Doorbell) -> bool {
         sched::point("clear");
+        let mut rung = false;
         self.change(|state, what| {
             let What::Event { bells, side, own, hung_up, .. } = what else { return };
             *own = false;
             let Some(pair) = state.bells.get_mut(bells) else { return };
             let is_gone = pair.get(1 - *side).is_some_and(|other| other.owners == 0);
             if let Some(bell) = pair.get_mut(*side).filter(|_| !*hung_up) {
-                *hung_up = !std::mem::take(&mut bell.rung) && is_gone;
+                rung = std::mem::take(&mut bell.rung);
+                *hung_up = !rung && is_gone;
             }
         });
+        rung
     }
 }
 

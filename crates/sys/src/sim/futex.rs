@@ -10,6 +10,12 @@ fn key(word: &AtomicU32) -> Key {
     Key::Place(std::ptr::from_ref(word).addr())
 }
 
+/// Whether the world has it.
+#[must_use]
+pub fn is_there() -> bool {
+    sched::with(|state| state.faults.futex).unwrap_or(true)
+}
+
 /// Sleeps until `word` differs from what was seen of it, somebody wakes it, or `limit` is over. Returns early at will.
 pub fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) {
     sched::point("futex wait");

@@ -55,6 +55,8 @@ pub struct Faults {
     pub memory: u64,
     /// Whether workers are killed when their host is dead.
     pub die_with_parent: bool,
+    /// Whether processes can sleep on a word of memory both see.
+    pub futex: bool,
     /// More steps than this are a livelock.
     pub steps: u64,
 }
@@ -74,6 +76,7 @@ impl Default for Faults {
             control_room: 200 << 10,
             memory: 1 << 40,
             die_with_parent: true,
+            futex: true,
             steps: 3_000_000,
         }
     }
