@@ -162,6 +162,10 @@ fn lie() -> i32 {
     if chance(2) { 0 } else { 5 }
 }
 
+fn leave() -> i32 {
+    Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err()))
+}
+
 fn host(input: Delivery, output: Delivery) {
     drop(Worker::command("leaves").input("in", spec(), Delivery::Lossless).slots(2).spawn());
     let before = world::census(world::this_process());
@@ -205,6 +209,45 @@ fn host(input: Delivery, output: Delivery) {
     check_left(before);
 }
 
+/// What a worker does beside its channel ends it, whatever it says in it.
+#[test]
+fn trespassers() {
+    explore("trespassers", 300, |seed| {
+        World::new(seed, faults(seed))
+            .program("trespasses", |_| {
+                let Some(liar) = Liar::connect() else { return 1 };
+                if say(&liar.control, &ToHost::Ready) && chance(2) {
+                    sleep(some_time(Duration::from_micros(300)));
+                }
+                liar.control.trespass();
+                loop {
+                    sleep(Duration::from_secs(10));
+                }
+            })
+            .program("leaves", |_| leave())
+            .run(|| {
+                // The service thread stays.
+                drop(Worker::command("leaves").input("in", spec(), Delivery::Lossless).slots(2).spawn());
+                let before = world::census(world::this_process());
+                let worker = Worker::command("trespasses")
+                    .input("in", spec(), Delivery::Lossless)
+                    .output("out", spec(), Delivery::Lossless)
+                    .slots(3);
+                let error = match worker.spawn() {
+                    Ok(worker) => {
+                        let error = worker.recv().unwrap_err();
+                        let ends = worker.wait_exit(Duration::from_secs(1)).is_some();
+                        ensure(ends, || "a trespasser lives".to_owned());
+                        error
+                    }
+                    Err(error) => error,
+                };
+                ensure(matches!(error, Error::Violation { .. }), || format!("{error:?}"));
+                check_left(before);
+            })
+    });
+}
+
 #[test]
 fn liars() {
     explore("liars", 2000, |seed| {
@@ -212,7 +255,7 @@ fn liars() {
         let mut delivery = || [Delivery::Lossless, Delivery::Latest, Delivery::Newest(2)][random.below(3) as usize];
         let (input, output) = (delivery(), delivery());
         World::new(seed, faults(seed))
-            .program("leaves", |_| Link::from_env().map_or(1, |link| i32::from(link.try_recv().is_err())))
+            .program("leaves", |_| leave())
             .program("lies", |_| lie())
             .run(move || host(input, output))
     });

@@ -52,6 +52,8 @@ pub(super) struct Flow {
     /// Objects on their way, and the byte that carries them.
     pub(super) handles: VecDeque<(u64, u64)>,
     pub(super) is_open: bool,
+    /// Whoever writes here did beside the channel what no peer does.
+    pub(super) lied: bool,
 }
 
 /// One side's end of a pair of doorbells.

@@ -117,7 +117,7 @@ fn is_ready(state: &State, watch: Watch) -> (bool, Key) {
                 return (false, Key::Object(id));
             };
             let Some(flows) = state.channels.get(channel) else { return (false, Key::Object(id)) };
-            let incoming = flows.get(1 - side).is_some_and(|flow| !flow.bytes.is_empty() || !flow.is_open);
+            let incoming = flows.get(1 - side).is_some_and(|flow| !flow.bytes.is_empty() || !flow.is_open || flow.lied);
             let room = flows.get(*side).is_some_and(|flow| flow.bytes.len() < state.faults.control_room);
             (incoming || (watch.room && room), Key::Object(*channel))
         }

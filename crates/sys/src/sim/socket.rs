@@ -126,7 +126,8 @@ impl Control {
     /// Reads what is there, without room for handles. `Ok(0)` is the end.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there and `wait` is false, or nothing came in time.
+    /// `WouldBlock` when nothing is there and `wait` is false, or nothing came in time; `InvalidData` when the other side has
+    /// [trespassed](Self::trespass).
     pub fn recv(&self, bytes: &mut [u8], wait: bool) -> io::Result<usize> {
         let (read, handles) = self.read(bytes, wait)?;
         sched::inside(|state| handles.into_iter().for_each(|id| state.close(id)));
@@ -137,6 +138,17 @@ impl Control {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         true
+    }
+
+    /// Sends beside the channel what no worker sends, as to a port that is for nobody.
+    pub fn trespass(&self) {
+        sched::point("control trespass");
+        let Ok((channel, side, _)) = self.parts() else { return };
+        sched::inside(|state| {
+            let own = state.channels.get_mut(&channel).and_then(|flows| flows.get_mut(side));
+            own.into_iter().for_each(|flow| flow.lied = true);
+            state.tasks.wake(Key::Object(channel));
+        });
     }
 
     /// Ends reads that wait longer than `limit` with `WouldBlock`; zero: never.
@@ -173,6 +185,10 @@ impl Control {
         let (channel, side, limit) = self.parts()?;
         let deadline = deadline(limit);
         loop {
+            let lied = |state: &State| state.channels.get(&channel)?.get(1 - side).map(|flow| flow.lied);
+            if sched::inside(|state| lied(state)).unwrap_or_default() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             let read = sched::inside(|state| take(state, channel, 1 - side, bytes));
             match read {
                 Some(found) => return Ok(found),
