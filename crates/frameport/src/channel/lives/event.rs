@@ -58,8 +58,12 @@ impl Lives {
     pub(in crate::channel) fn arm(&self, bits: u64) -> bool {
         let Some(bell) = self.bell.get() else { return false };
         let inner = self.lock();
-        bell.event.clear(&bell.own);
         let newest = Arc::clone(&inner.newest);
+        // First, for on macOS an event learns at its own clear that one it follows was cleared.
+        if inner.gap.is_none() {
+            newest.arm(bits);
+        }
+        bell.event.clear(&bell.own);
         // What waits of earlier lives is told once to those who do not care for it.
         let waits = |port: &&Arc<RecvPort>| {
             let of_newest = port.life().is_some_and(|end| Arc::ptr_eq(&end.state, &newest));
@@ -67,9 +71,6 @@ impl Lives {
         };
         if inner.over.is_some() || self.receivers.iter().filter(waits).count() > 0 {
             bell.event.signal();
-        }
-        if inner.gap.is_none() {
-            newest.arm(bits);
         }
         true
     }
