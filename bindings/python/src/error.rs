@@ -41,6 +41,12 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
                 raised.setattr("stderr_tail", stderr_tail)
             });
         }
+        Error::Denied { operation, profile_line, .. } => {
+            return raise(py, "Denied", &message, |raised| {
+                raised.setattr("operation", operation)?;
+                raised.setattr("profile_line", profile_line)
+            });
+        }
         Error::Group { cause, .. } => return to_py(py, cause),
         Error::GivenUp { cause, .. } => {
             let raised = to_py(py, cause);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_sys::inherit::InheritError;
+use frameport_sys::mach::{Operation, SetupError};
 use frameport_sys::process::Exit;
 use frameport_wire::layout::Sizes;
 use frameport_wire::spec::SpecError;
@@ -57,6 +58,19 @@ pub enum Error {
         program: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A host and a worker do not come together, for something is denied to one of them: a sandbox's doing as a rule. On macOS
+    /// only; `frameport::os::macos` has the way round it.
+    #[error("{doing} failed: {what}")]
+    Denied {
+        /// What was being done.
+        doing: String,
+        /// The operation's name in a sandbox profile: `mach-register`, `mach-lookup`, `iokit-open`.
+        operation: &'static str,
+        /// The line of a profile that allows it.
+        profile_line: &'static str,
+        /// What was denied, by whom, and what to do.
+        what: String,
     },
     /// The worker did not come to its first `recv` in time; it was killed.
     #[error("worker '{link}' (pid {pid}) {stage} within {} s{}", after.as_secs_f32(), tail(stderr_tail))]
@@ -268,8 +282,19 @@ impl std::fmt::Debug for Error {
 }
 
 impl Error {
+    /// What the system said to something; [`Self::Denied`] where that is the matter.
     pub(crate) fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Self {
-        move |source| Self::System { doing, source }
+        move |source| Self::of_denied(doing, &source).unwrap_or(Self::System { doing, source })
+    }
+
+    /// The error for an operation that was denied, if that is what the system said.
+    pub(crate) fn of_denied(doing: impl Into<String>, source: &std::io::Error) -> Option<Self> {
+        let why = SetupError::of(source)?;
+        Some(Self::denied(doing, why.operation()?, why.to_string()))
+    }
+
+    pub(crate) fn denied(doing: impl Into<String>, operation: Operation, what: String) -> Self {
+        Self::Denied { doing: doing.into(), operation: operation.name(), profile_line: operation.profile_line(), what }
     }
 
     /// Whether it says that a worker is dead, or about to be.

@@ -50,6 +50,14 @@ fn worker_process() {
             hello["output"] = serde_json::to_value(spec).unwrap();
             say(&hello);
         }
+        "sandboxed" => {
+            say(&json!({"type": "sandboxed", "operation": "mach-lookup", "message": "no way to a Mach port"}));
+            std::process::exit(3);
+        }
+        "sandboxed_otherwise" => {
+            say(&json!({"type": "sandboxed", "operation": "file-read*", "message": "of a later version"}));
+            std::process::exit(3);
+        }
         "closed" => drop(link),
         "shut" => common::shut(&link),
         "closed_after_hello" => {
@@ -281,6 +289,19 @@ fn a_workers_own_failure_comes_in_its_own_words() {
     assert_says(&error.to_string(), &["panicked (exited with status 101)"]);
     let Error::WorkerDied(death) = error else { panic!("{error}") };
     assert!(death.stderr_tail.contains("the model fell over"), "{}", death.stderr_tail);
+}
+
+#[test]
+fn a_worker_in_a_sandbox_says_what_the_host_must_allow() {
+    let (error, text) = failure(small_worker("sandboxed"));
+    let Error::Denied { operation, profile_line, .. } = error else { panic!("{text}") };
+    assert_eq!(operation, "mach-lookup");
+    assert!(profile_line.starts_with("(allow mach-lookup "), "{profile_line}");
+    assert_says(&text, &["starting worker 'sandboxed' (pid ", "no way to a Mach port"]);
+    // What this host does not know is the worker's own affair.
+    let (error, text) = failure(small_worker("sandboxed_otherwise"));
+    assert!(matches!(error, Error::WorkerDied(_)), "{text}");
+    assert_says(&text, &["failed: of a later version (exited with status 3)"]);
 }
 
 #[test]

@@ -28,6 +28,13 @@ pub enum ToHost {
         /// One line: the exception's type and text.
         message: String,
     },
+    /// Something the worker needs to come to its host is denied to it, as a sandbox does; it is about to exit.
+    Sandboxed {
+        /// The operation's name in a sandbox profile.
+        operation: String,
+        /// What was wrong and what to do.
+        message: String,
+    },
     /// The worker has closed its channels and is leaving in order.
     Bye,
     /// Something for the host's log.

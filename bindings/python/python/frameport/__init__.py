@@ -47,6 +47,7 @@ from ._worker import connect
 from .exceptions import (
     ConfigError,
     CutOff,
+    Denied,
     ForkedError,
     FormatError,
     FrameLost,
@@ -81,6 +82,7 @@ __all__ = [
     "ConfigError",
     "CutOff",
     "Delivery",
+    "Denied",
     "Drop",
     "Event",
     "ForkedError",

@@ -91,6 +91,15 @@ class SpawnError(FrameportError, OSError):
     """The program could not be started."""
 
 
+class Denied(FrameportError, PermissionError):
+    """A sandbox denies this process or its worker what they need to come together; on macOS only."""
+
+    operation: str = ""
+    """Its name in a sandbox profile: "mach-register", "mach-lookup", "iokit-open"."""
+    profile_line: str = ""
+    """The line of a profile that allows it."""
+
+
 class NotAWorker(FrameportError, RuntimeError):
     """This process was not started by a frameport host, or has connected already."""
 

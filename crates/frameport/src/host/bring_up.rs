@@ -219,10 +219,9 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
     let program = builder.command.get_program().to_string_lossy().into_owned();
     let state = LinkState::new(name)?;
     let service = Service::get()?;
-    let child = process::spawn(Spawn { command, link, scope, stderr }).map_err(|source| Error::Spawn {
-        link: name.to_owned(),
-        program,
-        source,
+    let child = process::spawn(Spawn { command, link, scope, stderr }).map_err(|source| {
+        let denied = Error::of_denied(format!("starting worker '{name}'"), &source);
+        denied.unwrap_or_else(|| Error::Spawn { link: name.to_owned(), program, source })
     })?;
     let (on_stderr, on_event) = (builder.on_stderr.clone(), builder.on_event.clone());
     let worker = Arc::new(Supervised::new(state, child, control, on_stderr, on_event, builder.output_limit));

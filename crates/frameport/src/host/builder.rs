@@ -290,7 +290,7 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// [`Error::Memory`], [`Error::Config`] and [`Error::Spec`] before anything is started; then [`Error::Spawn`],
-    /// [`Error::WorkerDied`], [`Error::NotReady`], [`Error::Version`], with nothing left running.
+    /// [`Error::WorkerDied`], [`Error::NotReady`], [`Error::Version`], [`Error::Denied`], with nothing left running.
     pub fn spawn(self) -> Result<Worker, Error> {
         self.spawn_until(Until::forever())
     }

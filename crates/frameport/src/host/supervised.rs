@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
 use frameport_sys::clock::Instant;
+use frameport_sys::mach::Operation;
 use frameport_sys::process::{Child, Exit, Signal, StderrPipe};
 use frameport_sys::socket::Control;
 use frameport_sys::sync::{Condvar, Mutex, MutexGuard};
@@ -51,6 +52,8 @@ pub(super) struct Progress {
     /// or closed what it should not have.
     pub(super) hung_up: bool,
     pub(super) failed: Option<String>,
+    /// That was for want of this.
+    pub(super) denied: Option<Operation>,
     pub(super) exit: Option<Exit>,
 }
 
@@ -186,9 +189,9 @@ impl Supervised {
                     self.advance(|progress| progress.hello = Some(hello));
                 }
                 ToHost::Ready => self.advance(|progress| progress.ready = true),
-                ToHost::Failed { message } => {
-                    let message = message.chars().take(REASON).collect();
-                    self.advance(|progress| progress.failed = Some(message));
+                ToHost::Failed { message } => self.on_failure(&message, None),
+                ToHost::Sandboxed { operation, message } => {
+                    self.on_failure(&message, Operation::from_name(&operation));
                 }
                 ToHost::Bye => self.advance(|progress| progress.bye = true),
                 ToHost::Event(event) => self.events.deliver(self.state.name(), self.pid, event),
@@ -198,6 +201,11 @@ impl Supervised {
                 ToHost::Unknown => {}
             }
         }
+    }
+
+    fn on_failure(&self, message: &str, denied: Option<Operation>) {
+        let failed = Some(message.chars().take(REASON).collect());
+        self.advance(|progress| (progress.failed, progress.denied) = (failed, denied));
     }
 
     /// Reads what the worker has written, `chunks` reads at most, so that a flood starves nobody. False at the end of the
@@ -359,6 +367,13 @@ impl Supervised {
 
     /// The link's end as an error, for a worker that never became ready.
     pub(super) fn end_error(&self) -> Option<Error> {
-        self.state.check().err()
+        let error = self.state.check().err()?;
+        match (error, self.progress()) {
+            (Error::WorkerDied(_), Progress { denied: Some(operation), failed: Some(what), .. }) => {
+                let doing = format!("starting worker '{}' (pid {})", self.state.name(), self.pid);
+                Some(Error::denied(doing, operation, what))
+            }
+            (error, _) => Some(error),
+        }
     }
 }

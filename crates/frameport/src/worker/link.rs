@@ -15,7 +15,7 @@ use frameport_wire::layout::SIZES;
 use frameport_wire::spec::Spec;
 use serde_json::{Map, Value};
 
-use super::outgoing::Outgoing;
+use super::outgoing::{LAST_WORDS, Outgoing};
 use super::watch;
 use crate::channel::handle::{Receiver, Sender};
 use crate::channel::state::{End, LinkState};
@@ -54,7 +54,8 @@ impl LinkBuilder {
     /// environment.
     ///
     /// # Errors
-    /// [`Error::Inherit`] without a host; [`Error::Refused`] and [`Error::LinkClosed`] when the host does not go on.
+    /// [`Error::Inherit`] without a host; [`Error::Refused`] and [`Error::LinkClosed`] when the host does not go on;
+    /// [`Error::Denied`] when a sandbox keeps it out of reach. The host learns of whatever it is.
     pub fn connect(self) -> Result<Link, Error> {
         Link::open(self)
     }
@@ -92,16 +93,21 @@ impl Link {
 
     fn open(builder: LinkBuilder) -> Result<Self, Error> {
         let outgoing = Arc::new(Outgoing::new(inherit::take_link()?));
+        Self::join(builder, &outgoing).inspect_err(|error| outgoing.give_up(error))
+    }
+
+    fn join(builder: LinkBuilder, outgoing: &Arc<Outgoing>) -> Result<Self, Error> {
+        outgoing.control.met().map_err(Error::system("coming to the host"))?;
         let LinkBuilder { output, library } = builder;
         let hello = Hello { protocol: (PROTOCOL, PROTOCOL), layout: SIZES, pid: process::id(), library, output };
         outgoing.say(&ToHost::Hello(hello))?;
         let (welcome, handles, decoder) = await_welcome(&outgoing.control)?;
         let state = LinkState::new(&welcome.name)?;
         let ends = Arc::new(join(&state, &welcome, handles)?);
-        watch::start(&state, &outgoing, &ends, decoder, welcome.group)?;
-        let to_host = Arc::clone(&outgoing);
+        watch::start(&state, outgoing, &ends, decoder, welcome.group)?;
+        let to_host = Arc::clone(outgoing);
         state.on_home(Box::new(move |pool| to_host.tell(&ToHost::Left { pool })));
-        let (to_host, all) = (Arc::clone(&outgoing), Arc::downgrade(&ends));
+        let (to_host, all) = (Arc::clone(outgoing), Arc::downgrade(&ends));
         state.set_changer(Box::new(move |channel, spec, until| {
             let Some(ends) = all.upgrade() else { return Ok(()) };
             let Some(end) = ends.send.iter().find(|end| end.channel() == channel) else {
@@ -109,10 +115,11 @@ impl Link {
             };
             end.request(spec, || to_host.tell(&ToHost::Respec { channel, spec: spec.clone() }), until)
         }));
-        let to_host = Arc::clone(&outgoing);
+        let to_host = Arc::clone(outgoing);
         // A host that is gone ends the wait that follows.
         state.on_first_use(Box::new(move || drop(to_host.say(&ToHost::Ready))));
         let (input, output) = (ends.receiver(None), ends.sender(None));
+        let outgoing = Arc::clone(outgoing);
         Ok(Self { state, outgoing, ends, input, output, failed: AtomicBool::new(false) })
     }
 
@@ -345,7 +352,7 @@ impl Link {
             return;
         }
         self.failed.store(true, Ordering::Relaxed);
-        let short: String = message.chars().take(4096).collect();
+        let short: String = message.chars().take(LAST_WORDS).collect();
         let _ = self.outgoing.say(&ToHost::Failed { message: short });
     }
 

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that may wait beside what the socket holds, which is some two hundred short messages.
 const WAITING: usize = 256 * 1024;
 
+/// Characters of a worker's reason to fail.
+pub(super) const LAST_WORDS: usize = 4096;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -64,6 +67,19 @@ impl Outgoing {
                 other => return other.map_err(&system),
             }
         }
+    }
+
+    /// Tells the host why this worker does not come to it, unless that was the host's word.
+    pub(super) fn give_up(&self, error: &Error) {
+        let short = |text: &str| text.chars().take(LAST_WORDS).collect();
+        let message = match error {
+            Error::Refused { .. } | Error::LinkClosed { .. } => return,
+            Error::Denied { operation, what, .. } => {
+                ToHost::Sandboxed { operation: (*operation).to_owned(), message: short(what) }
+            }
+            other => ToHost::Failed { message: short(&other.to_string()) },
+        };
+        let _ = self.say(&message);
     }
 
     /// Reports an event; false when it was dropped.
@@ -135,8 +151,30 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use frameport_sys::mach::Kern;
+    use frameport_sys::mach::error::{Denied, Operation, SetupError, Slot};
     use frameport_wire::control::Decoder;
     use frameport_wire::event::Level;
+
+    #[test]
+    fn a_host_learns_what_keeps_its_worker_away() {
+        let (host, worker) = Control::pair().unwrap();
+        let outgoing = Outgoing::new(worker);
+        let denied = Denied { operation: Operation::LookUp, answer: Kern::NOT_PRIVILEGED, slot: Slot::Empty };
+        let why = std::io::Error::other(SetupError::RendezvousDenied(denied));
+        outgoing.give_up(&Error::system("coming to the host")(why));
+        outgoing.give_up(&Error::Protocol { what: "no handles".to_owned() });
+        outgoing.give_up(&Error::Refused { reason: "its own words".to_owned() });
+        drop(outgoing);
+        let (mut decoder, mut bytes, mut told) = (Decoder::default(), [0; 4096], Vec::new());
+        while let Some(got) = host.recv(&mut bytes, true).ok().filter(|got| *got > 0) {
+            decoder.push(&bytes[..got]);
+            told.extend(std::iter::from_fn(|| decoder.decode::<ToHost>().unwrap()));
+        }
+        let [ToHost::Sandboxed { operation, message }, ToHost::Failed { .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(operation, "mach-lookup");
+        assert!(message.contains("(allow mach-lookup") && message.contains("registered port is empty"), "{message}");
+    }
 
     #[test]
     fn a_host_that_does_not_read_holds_nobody_up_and_learns_how_much_it_missed() {

@@ -38,6 +38,14 @@ impl Control {
         Ok((Self(one), Self(other)))
     }
 
+    /// Whether this worker has come to its host: it has, with its end of the channel.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn met(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Sends all of `bytes`, the handles with the first of them. Blocks no longer than the peer takes to make room, and
     /// not at all for an amount the socket's buffer holds.
     ///

@@ -5,6 +5,7 @@
 //! without a nonce; where a sandbox denies the name, the other port remains. *A hostile peer*, and anybody else of the same
 //! login, can fill both queues: workers that start at that moment come too late.
 
+use super::error::{Denied, Operation, SetupError, Slot};
 use super::right::{ReceiveRight, SendRight};
 use super::slot::{self, Lending};
 use super::task::{Kern, Task};
@@ -65,5 +66,27 @@ impl<T: Task> Entrance<T> {
     /// What the kernel answers before the spawn; then nothing was spawned.
     pub fn lend<R>(&self, spawn: impl FnOnce() -> R) -> Result<Lending<R>, Kern> {
         slot::lend(self.unnamed.task(), &self.to_unnamed, spawn)
+    }
+
+    /// Spawns a worker that will find one of the two ports, the one without a name if that can be: what the spawn returned,
+    /// and whether the worker inherits a right.
+    ///
+    /// # Errors
+    /// [`SetupError::RendezvousDenied`] where the worker would find neither; then nothing was spawned.
+    pub fn admit<R>(&self, spawn: impl FnOnce() -> R) -> Result<(R, bool), SetupError> {
+        let mut spawn = Some(spawn);
+        let mut once = || spawn.take().map(|spawn| spawn());
+        let (spawned, lent) = match (self.lend(&mut once), self.denied()) {
+            // A fork beside the spawn may have taken the port away; the worker looks for itself.
+            (Ok(Lending { spawned, .. }), _) => (spawned, true),
+            (Err(_), None) => (once(), false),
+            (Err(answer), Some(denied)) => {
+                let slot = Slot::Unreadable(answer);
+                let denied = Denied { operation: Operation::Register, answer: denied, slot };
+                return Err(SetupError::RendezvousDenied(denied));
+            }
+        };
+        // Called once, here or there.
+        spawned.map(|spawned| (spawned, lent)).ok_or(SetupError::Kernel(Kern::FAILURE))
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong between a host and a worker, and what to do about it.
 
-use std::fmt;
+use std::{fmt, io};
 
 use super::message::SendError;
 use super::received::ReceiveError;
@@ -105,6 +105,12 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The one of that name in a sandbox profile.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Register, Self::LookUp, Self::OpenSurface].into_iter().find(|it| it.name() == name)
+    }
+
     /// The operation's name in a sandbox profile.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -201,7 +207,7 @@ pub enum Sign {
 pub enum SetupError {
     /// No way to a first right.
     #[error(
-        "no way to a Mach port: {0}; add {line} to the sandbox profile, or use pools in shared memory",
+        "no way to a Mach port: {0}; add {line} to the sandbox profile, or start the worker in shared memory",
         line = .0.operation.profile_line()
     )]
     RendezvousDenied(Denied),
@@ -221,7 +227,11 @@ pub enum SetupError {
     #[error("the other side is gone ({0:?})")]
     Died(Sign),
     /// The system gave no surface for a right that is alive.
-    #[error("the surface of slot {slot} cannot be opened: a sandbox may lack {line}", line = Operation::OpenSurface.profile_line())]
+    #[error(
+        "the surface of slot {slot} cannot be opened, as by a sandbox: add {line} to its profile, or start the worker in shared \
+         memory",
+        line = Operation::OpenSurface.profile_line()
+    )]
     SurfaceLookupFailed {
         /// Its slot.
         slot: u32,
@@ -257,6 +267,24 @@ pub enum SetupError {
     /// What else the kernel answered.
     #[error("the kernel answered {0}")]
     Kernel(Kern),
+}
+
+impl SetupError {
+    /// That of an I/O error, if it is one of these.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What a sandbox would have to allow, where one is the cause or may be.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::RendezvousDenied(denied) => Some(denied.operation),
+            Self::SurfaceLookupFailed { .. } => Some(Operation::OpenSurface),
+            _ => None,
+        }
+    }
 }
 
 impl From<Kern> for SetupError {

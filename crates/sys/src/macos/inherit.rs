@@ -1,7 +1,8 @@
 //! What a worker inherits from its host: one environment variable and two pipes, the first of which says how to find the host.
 //!
 //! *Who calls it*: the worker's `Link`, once, before this process forks. *Invariants*: the variable is taken out of the
-//! environment and the descriptors made close-on-exec, so that the worker's own children see neither.
+//! environment and the descriptors made close-on-exec, so that the worker's own children see neither. A worker that does not
+//! come to its host can still tell it so: it has the pipes.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
@@ -34,14 +35,14 @@ pub enum InheritError {
     Invalid {
         /// The variable's value.
         value: String,
-        /// What the system said of it, or a [`SetupError`](crate::mach::SetupError).
+        /// What the system said of it.
         source: io::Error,
     },
 }
 
 static TAKING: Mutex<()> = Mutex::new(());
 
-/// Takes the worker's end of the control channel, and meets the host.
+/// Takes the worker's end of the control channel, and meets the host: [`Control::met`] says whether it did.
 ///
 /// # Errors
 /// No variable, or one that leads to no host.
@@ -72,8 +73,7 @@ fn meet(read: OwnedFd, write: OwnedFd) -> io::Result<Control> {
     socket::make_ours(&read)?;
     socket::make_ours(&write)?;
     let hello = Hello::from_bytes(&read_hello(&read)?)?;
-    let checked_in = CheckedIn::new(&ThisTask, &hello, 0, ROOM).map_err(io::Error::other)?;
-    let link = checked_in.welcomed(LIMIT).map_err(io::Error::other)?;
+    let link = CheckedIn::new(&ThisTask, &hello, 0, ROOM).and_then(|checked_in| checked_in.welcomed(LIMIT));
     Control::of_worker(read, write, link)
 }
 

@@ -19,7 +19,6 @@ use crate::mach::entrance::Entrance;
 use crate::mach::host::{HostLink, Offer};
 use crate::mach::received::{ReceiveError, Received};
 use crate::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
-use crate::mach::slot::Lending;
 use crate::mach::{Kern, SendError, SetupError, Stage};
 
 /// How long a worker may take from its spawn to its check-in, which comes with the import of the package.
@@ -251,18 +250,7 @@ pub(super) fn introduce<R>(
     };
     // So that whoever gives up the meeting gives up the worker.
     let _ = meeting.expected.set((host.clone(), worker));
-    let (spawned, lent) = lending(&host, spawn);
+    let (spawned, lent) = host.entrance.admit(spawn).map_err(io::Error::other)?;
     hello.lent = lent;
     Ok((spawned?, hello.to_bytes()?))
-}
-
-/// Spawns with the registered port, else without: the name may do. Whether the port was lent.
-fn lending<R>(host: &Host, spawn: impl FnOnce() -> io::Result<R>) -> (io::Result<R>, bool) {
-    let mut spawn = Some(spawn);
-    let mut once = || spawn.take().map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), |spawn| spawn());
-    match host.entrance.lend(&mut once) {
-        // A fork beside the spawn may have taken the port away; the worker looks for itself.
-        Ok(Lending { spawned, .. }) => (spawned, true),
-        Err(_) => (once(), false),
-    }
 }

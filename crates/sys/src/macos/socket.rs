@@ -23,11 +23,10 @@ use super::surface::Surface;
 use super::task::ThisTask;
 use crate::mach::check_in::id;
 use crate::mach::death::{Fate, Watch};
-use crate::mach::handover;
 use crate::mach::received::Received;
 use crate::mach::surface::{Key, Opened, Registrar};
 use crate::mach::worker::WorkerLink;
-use crate::mach::{SendRight, SetupError};
+use crate::mach::{Check, SendRight, SetupError, handover};
 
 /// Most handles one message carries.
 pub const MAX_HANDLES: usize = 128;
@@ -64,6 +63,8 @@ enum Side {
     Host(Arc<Meeting>),
     /// The worker.
     Worker(Box<WorkerLink<ThisTask>>),
+    /// A worker that has not come to its host, and why.
+    Apart(SetupError),
 }
 
 /// Messages with handles that were sent, and whose bytes were not.
@@ -117,19 +118,36 @@ impl Control {
     }
 
     /// The worker's end, in the worker.
-    pub(super) fn of_worker(read: OwnedFd, write: OwnedFd, link: WorkerLink<ThisTask>) -> io::Result<Self> {
+    pub(super) fn of_worker(
+        read: OwnedFd,
+        write: OwnedFd,
+        link: Result<WorkerLink<ThisTask>, SetupError>,
+    ) -> io::Result<Self> {
         let queue = Arc::new(Queue::new()?);
-        for port in link.watched().map_err(io::Error::other)? {
-            queue.watch_port(port, PORTS)?;
+        if let Ok(link) = &link {
+            for port in link.watched().map_err(io::Error::other)? {
+                queue.watch_port(port, PORTS)?;
+            }
         }
-        Self::new(read, write, queue, Side::Worker(Box::new(link)))
+        Self::new(read, write, queue, link.map_or_else(Side::Apart, |link| Side::Worker(Box::new(link))))
+    }
+
+    /// Whether this worker has come to its host; bytes go through in any case.
+    ///
+    /// # Errors
+    /// A [`SetupError`]: what keeps them apart.
+    pub fn met(&self) -> io::Result<()> {
+        match &self.side {
+            Side::Apart(why) => Err(io::Error::other(why.clone())),
+            Side::Host(_) | Side::Worker(_) => Ok(()),
+        }
     }
 
     /// The worker's end taken apart, to be given away: read, write, and where its host waits for it.
     pub(super) fn into_parts(self) -> io::Result<(OwnedFd, OwnedFd, Arc<Meeting>)> {
         match self.side {
             Side::Host(meeting) => Ok((self.read, self.write, meeting)),
-            Side::Worker(_) => Err(io::ErrorKind::InvalidInput.into()),
+            Side::Worker(_) | Side::Apart(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -248,6 +266,7 @@ impl Control {
         match &self.side {
             Side::Host(meeting) => meeting.link(Duration::ZERO).map_or(Ok(None), |link| link.fate()),
             Side::Worker(link) => link.fate(),
+            Side::Apart(_) => Ok(None),
         }
     }
 
@@ -271,26 +290,26 @@ impl Control {
     /// Reads what is there, waiting for it, with the handles that belong to it or to what was read before. `Ok(0)` is the end.
     ///
     /// # Errors
-    /// `InvalidData` for a message that is not one of the host's.
+    /// `InvalidData` for a message that is not one of the host's, or whose surface cannot be opened (a [`SetupError`]); what
+    /// [`met`](Self::met) says.
     pub fn recv_with_handles(&self, bytes: &mut [u8], handles: &mut Vec<Handle>) -> io::Result<usize> {
+        self.met()?;
         let got = self.recv(bytes, true)?;
         let Side::Worker(link) = &self.side else { return Ok(got) };
-        let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        while let Some(message) =
-            Received::next(link.port(), Duration::ZERO).map_err(|error| wrong(error.to_string()))?
-        {
+        let wrong = |why: SetupError| io::Error::new(io::ErrorKind::InvalidData, why);
+        while let Some(message) = Received::next(link.port(), Duration::ZERO).map_err(|error| wrong(error.into()))? {
             let number = self.handed.load(Ordering::Relaxed);
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             let handle = match message.id() {
                 id::HAND_OVER if !opened.is_partial() => {
                     let taken = handover::take(message, link.host(), number);
-                    Some(Kind::Rights(taken.map_err(|check| wrong(check.to_string()))?))
+                    Some(Kind::Rights(taken.map_err(|check| wrong(check.into()))?))
                 }
                 id::REGISTER => {
                     let surfaces = opened.open(&ThisTask, message, link.host(), number);
-                    surfaces.map_err(|error| wrong(error.to_string()))?.map(Kind::Surfaces)
+                    surfaces.map_err(wrong)?.map(Kind::Surfaces)
                 }
-                other => return Err(wrong(format!("a message {other:#x} came where handles were expected"))),
+                found => return Err(wrong(Check::Id { found }.into())),
             };
             if let Some(handle) = handle {
                 self.handed.fetch_add(1, Ordering::Relaxed);

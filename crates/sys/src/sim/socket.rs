@@ -58,6 +58,14 @@ impl Control {
         }
     }
 
+    /// Whether this worker has come to its host: it has, with its end of the channel.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn met(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Sends all of `bytes`, the handles with the first of them.
     ///
     /// # Errors

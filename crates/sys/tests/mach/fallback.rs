@@ -52,6 +52,22 @@ fn both_denied_is_an_error_that_names_the_operation() {
 }
 
 #[test]
+fn a_host_that_is_denied_both_spawns_nobody() {
+    let (kernel, host) = sandboxed(Sandbox { register: true, registered: true, ..Sandbox::default() });
+    let error = host.entrance.admit(|| unreachable!("nobody would be found")).map(|((), _)| ()).unwrap_err();
+    assert_eq!(error.operation(), Some(Operation::Register));
+    let text = error.to_string();
+    assert!(text.contains("(allow mach-register") && text.contains("registered ports were answered"), "{text}");
+    drop(host);
+    kernel.assert_clean();
+    // The name alone will do.
+    let (kernel, host) = sandboxed(Sandbox { registered: true, ..Sandbox::default() });
+    assert_eq!(host.entrance.admit(|| 7), Ok((7, false)));
+    drop(host);
+    kernel.assert_clean();
+}
+
+#[test]
 fn a_host_that_is_denied_a_name_says_so_through_its_worker() {
     let (kernel, mut host) = sandboxed(Sandbox { register: true, ..Sandbox::default() });
     let (offer, task) = host.start(1, Sender::Anyone).unwrap();

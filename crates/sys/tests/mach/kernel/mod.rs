@@ -35,6 +35,8 @@ pub(crate) struct Sandbox {
     pub(crate) register: bool,
     pub(crate) look_up: bool,
     pub(crate) surfaces: bool,
+    /// The registered ports, which no sandbox is known to guard.
+    pub(crate) registered: bool,
 }
 
 /// One task's part of the world.

@@ -213,6 +213,9 @@ impl Task for SimTask {
     }
 
     fn register(&self, ports: [Name; 3]) -> Result<(), Kern> {
+        if self.call(true, |state, task| state.space(task).sandbox.registered) {
+            return Err(Kern::FAILURE);
+        }
         self.strict("register", ports[2], |state, task| state.register(task, ports))
     }
 
