@@ -12,7 +12,9 @@ mod gapped;
 mod level;
 pub mod mach;
 mod one_region;
+pub mod passing;
 mod plan;
+pub mod shm;
 mod writers;
 
 #[cfg(frameport_sim)]

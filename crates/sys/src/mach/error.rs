@@ -102,13 +102,15 @@ pub enum Operation {
     LookUp,
     /// To open a surface.
     OpenSurface,
+    /// To make an object of shared memory, and to look at one.
+    SharedMemory,
 }
 
 impl Operation {
     /// The one of that name in a sandbox profile.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Register, Self::LookUp, Self::OpenSurface].into_iter().find(|it| it.name() == name)
+        [Self::Register, Self::LookUp, Self::OpenSurface, Self::SharedMemory].into_iter().find(|it| it.name() == name)
     }
 
     /// The operation's name in a sandbox profile.
@@ -118,6 +120,7 @@ impl Operation {
             Self::Register => "mach-register",
             Self::LookUp => "mach-lookup",
             Self::OpenSurface => "iokit-open",
+            Self::SharedMemory => "ipc-posix-shm",
         }
     }
 
@@ -130,6 +133,7 @@ impl Operation {
             Self::OpenSurface => {
                 "(allow iokit-open (iokit-user-client-class \"IOSurfaceRootUserClient\" \"IOSurfaceSendRight\"))"
             }
+            Self::SharedMemory => "(allow ipc-posix-shm (ipc-posix-name-prefix \"/frameport.\"))",
         }
     }
 }
@@ -236,6 +240,9 @@ pub enum SetupError {
         /// Its slot.
         slot: u32,
     },
+    /// An object of shared memory could not be made, or looked at.
+    #[error("shared memory is denied, as by a sandbox: add {line} to its profile", line = Operation::SharedMemory.profile_line())]
+    MemoryDenied,
     /// A surface is not what was announced.
     #[error("the surface of slot {slot} has another {mismatch}")]
     SurfaceMismatch {
@@ -282,6 +289,7 @@ impl SetupError {
         match self {
             Self::RendezvousDenied(denied) => Some(denied.operation),
             Self::SurfaceLookupFailed { .. } => Some(Operation::OpenSurface),
+            Self::MemoryDenied => Some(Operation::SharedMemory),
             _ => None,
         }
     }
