@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use frameport_mem::park::{Ended, Look, Until};
 use frameport_sys::clock::now_ns;
+use frameport_sys::handle::Means;
 use frameport_sys::memory::ForkStamp;
 use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
@@ -124,10 +125,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn create(spec: &Spec, slots: u32) -> Result<Arc<Self>, Error> {
+    fn create(spec: &Spec, slots: u32, means: Means) -> Result<Arc<Self>, Error> {
         let decl = pool::declare(0, spec, slots, META)?;
         pool::check_memory("an audience", decl.len as u64)?;
-        let memory = SharedMemory::create(decl, spec)?;
+        let memory = SharedMemory::create(decl, spec, means)?;
         let pool = memory.pool()?;
         Ok(Arc::new(Self { memory, pool, slots: Arc::new(Slots::new(slots)) }))
     }
@@ -209,11 +210,24 @@ impl Audience {
     /// # Errors
     /// [`Error::Spec`], [`Error::Config`], and [`Error::Memory`] for more than is left.
     pub fn new(spec: impl Into<Spec>, slots: u32) -> Result<Self, Error> {
-        let spec = spec.into();
+        Self::for_means(spec.into(), slots, Means::USUAL)
+    }
+
+    /// An audience of members that are given it by descriptors, or by whatever a system has. For bindings; programs have
+    /// `frameport::os::macos::AudienceExt`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[doc(hidden)]
+    pub fn by_descriptors(spec: impl Into<Spec>, slots: u32) -> Result<Self, Error> {
+        Self::for_means(spec.into(), slots, Means::DESCRIPTORS)
+    }
+
+    fn for_means(spec: Spec, slots: u32, means: Means) -> Result<Self, Error> {
         if !(2..=MAX_SLOTS).contains(&slots) {
             return Err(Error::config(format!("{slots} slots for an audience: 2 to {MAX_SLOTS} are possible")));
         }
-        let pools = Mutex::new(Pools { newest: Shared::create(&spec, slots)?, older: Vec::new() });
+        let pools = Mutex::new(Pools { newest: Shared::create(&spec, slots, means)?, older: Vec::new() });
         let fork = ForkStamp::new().map_err(Error::system("marking the process against forks"))?;
         let (members, sending) = (Mutex::default(), Mutex::default());
         Ok(Self { core: Arc::new(Core { pools, fork, members, sending }) })
@@ -244,7 +258,7 @@ impl Audience {
         if before.memory.spec == spec {
             return Ok(());
         }
-        let new = Shared::create(&spec, before.memory.decl.slots)?;
+        let new = Shared::create(&spec, before.memory.decl.slots, before.memory.means)?;
         {
             let mut pools = lock(&core.pools);
             let old = std::mem::replace(&mut pools.newest, Arc::clone(&new));

@@ -65,7 +65,7 @@ pub enum Error {
     Denied {
         /// What was being done.
         doing: String,
-        /// The operation's name in a sandbox profile: `mach-register`, `mach-lookup`, `iokit-open`.
+        /// The operation's name in a sandbox profile: `mach-register`, `mach-lookup`, `iokit-open`, `ipc-posix-shm`.
         operation: &'static str,
         /// The line of a profile that allows it.
         profile_line: &'static str,

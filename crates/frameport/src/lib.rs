@@ -36,6 +36,7 @@ mod group;
 mod holders;
 mod host;
 mod link;
+pub mod os;
 mod pool;
 mod restart;
 mod select;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use frameport_mem::park::Bells;
 use frameport_mem::ring;
 use frameport_sys::event::Doorbell;
-use frameport_sys::handle::Handle;
+use frameport_sys::handle::{Handle, Means};
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::control::{Channel, Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::blocks;
@@ -48,11 +48,11 @@ pub(crate) struct Control {
 
 impl Control {
     /// Makes both regions and the doorbell; the handles go to the worker, the host's region first.
-    pub(crate) fn create(channels: &[Channel]) -> Result<(Self, [Region; 2], Handle), Error> {
+    pub(crate) fn create(channels: &[Channel], means: Means) -> Result<(Self, [Region; 2], Handle), Error> {
         let system = Error::system("making the control regions");
         let (_, len) = blocks(&capacities(channels));
-        let (host, own) = Region::create("frameport-host", len, Writers::Creator).map_err(&system)?;
-        let (worker, peer) = Region::create("frameport-worker", len, Writers::All).map_err(&system)?;
+        let (host, own) = Region::create_for(means, "frameport-host", len, Writers::Creator).map_err(&system)?;
+        let (worker, peer) = Region::create_for(means, "frameport-worker", len, Writers::All).map_err(&system)?;
         let (doorbell, theirs) = Doorbell::pair().map_err(&system)?;
         Ok((Self { own: Arc::new(own), peer: Arc::new(peer), doorbell }, [host, worker], theirs))
     }

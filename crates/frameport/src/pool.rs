@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use frameport_mem::page::{OwnPage, PeerPage};
 use frameport_mem::pixels::Bytes;
-use frameport_sys::handle::Handle;
+use frameport_sys::handle::{Handle, Means};
 use frameport_sys::limits;
 use frameport_sys::memory::{Map, Region, Writers, page_size};
 use frameport_sys::pixels::{Access, Intent, Picture, Pixels, Place, Plan, Plane, Store};
@@ -52,6 +52,8 @@ impl std::fmt::Debug for Pool {
 pub(crate) struct SharedMemory {
     pub(crate) decl: control::Pool,
     pub(crate) spec: Spec,
+    /// By which its members are given it, and those without a choice, too.
+    pub(crate) means: Means,
     store: Store,
     pixels: Arc<Pixels>,
     host_page: (Region, Arc<Map>),
@@ -112,11 +114,19 @@ fn plan(decl: &control::Pool, spec: &Spec, side: Side) -> Result<Plan, Error> {
 }
 
 /// Makes the pixels of `decl`, which is changed to what they are.
-fn make_pixels(decl: &mut control::Pool, spec: &Spec) -> Result<(Store, Arc<Pixels>), Error> {
-    let (store, pixels) = Store::create(&plan(decl, spec, Side::Host)?).map_err(Error::system("making a pool"))?;
+fn make_pixels(decl: &mut control::Pool, spec: &Spec, means: Means) -> Result<(Store, Arc<Pixels>), Error> {
+    let made = Store::create(&plan(decl, spec, Side::Host)?, means);
+    let (store, pixels) = made.map_err(Error::system("making a pool"))?;
     decl.stride = pixels.stride();
     decl.len = decl.stride.saturating_mul(decl.slots as usize);
     Ok((store, Arc::new(pixels)))
+}
+
+/// Makes a page of `decl`.
+fn make_page(decl: &control::Pool, writers: Writers, means: Means) -> Result<(Region, Arc<Map>), Error> {
+    let made = Region::create_for(means, "frameport-page", page_len(decl.slots, decl.meta), writers);
+    let (page, map) = made.map_err(Error::system("making a pool's pages"))?;
+    Ok((page, Arc::new(map)))
 }
 
 /// `spec`, with the planes where the system has put them.
@@ -165,13 +175,11 @@ impl SharedMemory {
     ///
     /// # Errors
     /// What the system answers.
-    pub(crate) fn create(decl: control::Pool, spec: &Spec) -> Result<Self, Error> {
-        let system = Error::system("making a pool");
+    pub(crate) fn create(decl: control::Pool, spec: &Spec, means: Means) -> Result<Self, Error> {
         let mut decl = control::Pool { shared: true, ..decl };
-        let (store, pixels) = make_pixels(&mut decl, spec)?;
-        let page = page_len(decl.slots, decl.meta);
-        let (page, map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
-        Ok(Self { decl, spec: spec.clone(), store, pixels, host_page: (page, Arc::new(map)) })
+        let (store, pixels) = make_pixels(&mut decl, spec, means)?;
+        let host_page = make_page(&decl, Writers::Creator, means)?;
+        Ok(Self { decl, spec: spec.clone(), means, store, pixels, host_page })
     }
 
     /// The pool as the audience itself fills it.
@@ -180,32 +188,35 @@ impl SharedMemory {
         Pool::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), page, page)
     }
 
-    /// The pool as one member has it, under the number `id` on its link, and the handles for it.
-    pub(crate) fn member(&self, id: u32) -> Result<(Pool, Handles), Error> {
+    /// The pool as one member has it, which is given it by `means`, under the number `id` on its link, and the handles for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a member that cannot be given it.
+    pub(crate) fn member(&self, id: u32, means: Means) -> Result<(Pool, Handles), Error> {
+        if let Some(why) = self.means.bar(means) {
+            return Err(Error::config(why));
+        }
         let system = Error::system("making a member's page");
         let decl = control::Pool { id, ..self.decl.clone() };
-        let page = page_len(decl.slots, decl.meta);
-        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
+        let (worker_page, peer_map) = make_page(&decl, Writers::All, means)?;
         let pixels = self.store.try_clone().map_err(&system)?;
         let host_page = self.host_page.0.try_clone().map_err(&system)?;
         let own = &self.host_page.1;
-        let pool = Pool::new(decl, &self.spec, Arc::clone(&self.pixels), own, &Arc::new(peer_map))?;
+        let pool = Pool::new(decl, &self.spec, Arc::clone(&self.pixels), own, &peer_map)?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }
 }
 
 impl Pool {
-    /// Makes the pool's memory.
+    /// Makes the pool's memory, for a worker that is given it by `means`.
     ///
     /// # Errors
     /// What the system answers.
-    pub(crate) fn create(mut decl: control::Pool, spec: &Spec) -> Result<(Self, Handles), Error> {
-        let system = Error::system("making a pool");
-        let (store, pixels) = make_pixels(&mut decl, spec)?;
-        let page = page_len(decl.slots, decl.meta);
-        let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
-        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
-        let pool = Self::new(decl, spec, pixels, &Arc::new(own_map), &Arc::new(peer_map))?;
+    pub(crate) fn create(mut decl: control::Pool, spec: &Spec, means: Means) -> Result<(Self, Handles), Error> {
+        let (store, pixels) = make_pixels(&mut decl, spec, means)?;
+        let (host_page, own) = make_page(&decl, Writers::Creator, means)?;
+        let (worker_page, peer) = make_page(&decl, Writers::All, means)?;
+        let pool = Self::new(decl, spec, pixels, &own, &peer)?;
         Ok((pool, Handles { pixels: store, host_page, worker_page }))
     }
 
@@ -213,12 +224,9 @@ impl Pool {
     ///
     /// # Errors
     /// What the system answers.
-    pub(crate) fn again(&self, pixels: Store) -> Result<(Self, Handles), Error> {
-        let system = Error::system("making a pool's pages");
-        let page = page_len(self.decl.slots, self.decl.meta);
-        let (host_page, own_map) = Region::create("frameport-page", page, Writers::Creator).map_err(&system)?;
-        let (worker_page, peer_map) = Region::create("frameport-page", page, Writers::All).map_err(&system)?;
-        let (own, peer) = (Arc::new(own_map), Arc::new(peer_map));
+    pub(crate) fn again(&self, pixels: Store, means: Means) -> Result<(Self, Handles), Error> {
+        let (host_page, own) = make_page(&self.decl, Writers::Creator, means)?;
+        let (worker_page, peer) = make_page(&self.decl, Writers::All, means)?;
         let pool = Self::new(self.decl.clone(), &self.spec, Arc::clone(&self.pixels), &own, &peer)?;
         Ok((pool, Handles { pixels, host_page, worker_page }))
     }

@@ -11,6 +11,8 @@ mod exit;
 mod gapped;
 mod level;
 pub mod mach;
+#[cfg(any(not(target_os = "macos"), frameport_sim))]
+mod one_means;
 mod one_region;
 pub mod passing;
 mod plan;

@@ -7,7 +7,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::handle::Handle;
+use crate::handle::{Handle, Means};
 use crate::memory::{Map, Region};
 use crate::plan::{Intent, Place, Plan};
 use crate::writers::Writers;
@@ -17,12 +17,12 @@ use crate::writers::Writers;
 pub struct Store(Region);
 
 impl Store {
-    /// Makes the memory of a pool, whole, and maps it.
+    /// Makes the memory of a pool, whole, for workers that are given it by `means`, and maps it.
     ///
     /// # Errors
     /// What the system answers.
-    pub fn create(plan: &Plan) -> io::Result<(Self, Pixels)> {
-        let (region, map) = Region::create("frameport-pool", plan.len, plan.writers)?;
+    pub fn create(plan: &Plan, means: Means) -> io::Result<(Self, Pixels)> {
+        let (region, map) = Region::create_for(means, "frameport-pool", plan.len, plan.writers)?;
         Ok((Self(region), Pixels { map, stride: plan.stride }))
     }
 

@@ -3,7 +3,7 @@
 //! *Who calls it*: the control channel of systems whose pipes carry bytes alone; tests on every system. *Invariants*: the host
 //! reads nothing, for XNU puts every descriptor sent to a socket into the table of whoever reads it (uipc_usrreq.c,
 //! `unp_externalize`), and the worker's end cannot send: it is shut down for that before anybody has it; a message is one
-//! handle, a byte that counts its descriptors and these; nothing here waits. *A hostile peer*: a worker can leave everything
+//! handle, a byte that counts its descriptors and these; nothing waits without a limit. *A hostile peer*: a worker can leave everything
 //! unread, and then its host finds no room; it trusts its host, but takes no more and no fewer descriptors than were counted.
 //!
 //! That a write to a worker that is gone raises no SIGPIPE is seen to by whoever makes the pair.
@@ -11,7 +11,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size, socket_type};
 use rustix::net::{
@@ -56,11 +58,12 @@ pub fn pair() -> io::Result<(Giver, Taker)> {
 }
 
 impl Giver {
-    /// Gives the descriptors of one handle. They are the worker's as soon as it takes them; this process keeps its own.
+    /// Gives the descriptors of one handle. They are the worker's as soon as it takes them; this process keeps its own. Waits for
+    /// room, `limit` at most.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; `BrokenPipe` when the worker is gone; `InvalidInput` for none, or too many.
-    pub fn give(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+    /// `TimedOut` when there is none; `BrokenPipe` when the worker is gone; `InvalidInput` for none, or too many.
+    pub fn give(&self, descriptors: &[OwnedFd], limit: Duration) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -68,8 +71,22 @@ impl Giver {
         let count = [u8::try_from(descriptors.len()).ok().filter(|_| is_fit).ok_or(io::ErrorKind::InvalidInput)?];
         // One byte goes whole or not at all.
         let count = [IoSlice::new(&count)];
-        retry_on_intr(|| rustix::net::sendmsg(&self.0, &count, &mut control, SendFlags::empty()))?;
-        Ok(())
+        let end = Instant::now() + limit;
+        loop {
+            match rustix::net::sendmsg(&self.0, &count, &mut control, SendFlags::empty()) {
+                Err(Errno::AGAIN) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+                    // Interrupted or over: the next round tells.
+                    let _ = poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&left));
+                }
+                Err(Errno::INTR) => {}
+                sent => return Ok(sent.map(drop)?),
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use frameport_sys::memory::{Writers, page_size};
 use frameport_sys::passing::{self, MAX_DESCRIPTORS, Taker};
@@ -14,6 +15,8 @@ use frameport_sys::shm::{self, PREFIX};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+const NOW: Duration = Duration::ZERO;
 
 fn pipe() -> (File, OwnedFd) {
     let (read, write) = io::pipe().unwrap();
@@ -25,8 +28,8 @@ fn a_worker_takes_what_was_given_in_that_order_and_keeps_it_to_itself() {
     let (giver, taker) = passing::pair().unwrap();
     let ((mut first, one), (mut second, other)) = (pipe(), pipe());
     assert!(taker.take().unwrap().is_none(), "nothing is there, and nothing is waited for");
-    giver.give(&[one]).unwrap();
-    giver.give(&[other.try_clone().unwrap(), other]).unwrap();
+    giver.give(&[one], NOW).unwrap();
+    giver.give(&[other.try_clone().unwrap(), other], NOW).unwrap();
     for (read, count) in [(&mut first, 1), (&mut second, 2)] {
         let came = taker.take().unwrap().unwrap();
         assert_eq!(came.len(), count);
@@ -51,7 +54,7 @@ fn a_worker_cannot_write_to_the_socket_and_its_host_notices_its_end() {
     }
     let taker = Taker::adopt(OwnedFd::from(taker)).unwrap();
     drop(taker);
-    assert_eq!(giver.give(&[write]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(giver.give(&[write], NOW).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let (giver, taker) = passing::pair().unwrap();
     drop(giver);
     assert!(taker.take().unwrap().is_none(), "the end, which the pipe tells");
@@ -83,7 +86,7 @@ fn another_number_of_descriptors_is_refused_and_none_is_kept() {
     let (giver, _taker) = passing::pair().unwrap();
     let three: Vec<OwnedFd> = (0..=MAX_DESCRIPTORS).map(|_| pipe().1).collect();
     for wrong in [&three[..], &[]] {
-        assert_eq!(giver.give(wrong).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(giver.give(wrong, NOW).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
 
@@ -93,15 +96,19 @@ fn all_handles_of_a_message_fit_before_one_is_taken_and_a_full_socket_says_so() 
     let (mut read, write) = pipe();
     let both = [write.try_clone().unwrap(), write];
     for _ in 0..frameport_sys::socket::MAX_HANDLES {
-        giver.give(&both).unwrap();
+        giver.give(&both, NOW).unwrap();
     }
-    let full = (0..1 << 20).find_map(|_| giver.give(&both).err()).unwrap();
+    let full = (0..1 << 20).find_map(|_| giver.give(&both, NOW).err()).unwrap();
     // Or there are too many on their way.
     let is_full = |error: &io::Error| {
-        error.kind() == io::ErrorKind::WouldBlock
+        error.kind() == io::ErrorKind::TimedOut
             || error.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error())
     };
     assert!(is_full(&full), "{full}");
+    let (before, limit) = (Instant::now(), Duration::from_millis(50));
+    giver.give(&both, limit).unwrap_err();
+    // No time is lost where it is not room that is lacking.
+    assert!(full.kind() != io::ErrorKind::TimedOut || before.elapsed() >= limit);
     drop(both);
     while let Some(came) = taker.take().unwrap() {
         assert_eq!(came.len(), 2);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use frameport_sys::event::{Doorbell, Event, wait_any};
+use frameport_sys::handle::Means;
 use frameport_sys::inherit::take_link;
 use frameport_sys::mach::check_in::Hello;
 use frameport_sys::mach::pool::Slots;
@@ -76,11 +77,11 @@ fn part(role: &str, rule: Option<&str>) -> Command {
 
 /// This test program again, as a worker.
 fn worker(role: &str) -> (Child, Control) {
-    worker_of(part(role, None))
+    worker_of(part(role, None), Means::USUAL)
 }
 
-fn worker_of(command: Command) -> (Child, Control) {
-    let (control, link) = Control::pair().unwrap();
+fn worker_of(command: Command, means: Means) -> (Child, Control) {
+    let (control, link) = Control::pair_by(means).unwrap();
     (spawn(Spawn { command, link, scope: None, stderr: Stderr::Inherit }).unwrap(), control)
 }
 
@@ -97,9 +98,33 @@ fn read<const N: usize>(control: &Control) -> [u8; N] {
 
 #[test]
 fn a_worker_gets_regions_a_bell_and_bytes() {
-    let (mut child, control) = worker("role_mirror");
-    let (ours, our_map) = Region::create("host", 20_000, Writers::Creator).unwrap();
-    let (theirs, their_map) = Region::create("worker", 40_000, Writers::All).unwrap();
+    mirrors(None, Means::USUAL, Means::USUAL);
+}
+
+/// M12: no Mach port, no name, and not one open descriptor left of it. M13: objects go to whoever has a port, too.
+#[test]
+fn a_worker_without_a_port_gets_the_same_by_descriptors() {
+    mirrors(None, Means::Descriptors, Means::Descriptors);
+    let before = limits::open_files().used;
+    mirrors(Some("(deny mach-lookup)"), Means::Descriptors, Means::Descriptors);
+    mirrors(None, Means::USUAL, Means::Descriptors);
+    assert_eq!(limits::open_files().used, before);
+}
+
+/// M12: what is an entry's cannot be sent there, and nothing is sent in its place.
+#[test]
+fn a_worker_without_a_port_gets_no_entry() {
+    let (_child, control) = worker_of(part("role_sleeper", None), Means::Descriptors);
+    let (region, _map) = Region::create("entry", 4096, Writers::All).unwrap();
+    let refused = control.send(b"x", &[region.into_handle()]).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+}
+
+/// A worker in a sandbox, if there is a rule, that is reached by `means` and given what is made for `made_for`.
+fn mirrors(rule: Option<&str>, means: Means, made_for: Means) {
+    let (mut child, control) = worker_of(part("role_mirror", rule), means);
+    let (ours, our_map) = Region::create_for(made_for, "host", 20_000, Writers::Creator).unwrap();
+    let (theirs, their_map) = Region::create_for(made_for, "worker", 40_000, Writers::All).unwrap();
     let (bell, their_bell) = Doorbell::pair().unwrap();
     let event = Event::new(&bell).unwrap();
     poke(&our_map, 19_999, 77);
@@ -240,7 +265,7 @@ fn twenty_workers_at_once_meet_their_host() {
 /// M4: either side in a sandbox that denies it its half of the name. The registered port leads the worker to its host.
 #[test]
 fn where_a_sandbox_denies_names_the_registered_port_is_taken() {
-    let (_child, control) = worker_of(part("role_sleeper", Some("(deny mach-lookup)")));
+    let (_child, control) = worker_of(part("role_sleeper", Some("(deny mach-lookup)")), Means::USUAL);
     assert_eq!(read::<2>(&control), *b"up");
     let mut host = part("role_host", Some("(deny mach-register)(deny mach-lookup)"));
     assert!(host.status().unwrap().success());
@@ -281,7 +306,7 @@ fn surfaces_of_odd_sizes_are_what_their_spec_says() {
         for size in [(1, 1), (13, 7), (1919, 1079), (1920, 1080)] {
             let mut picture = picture(format, size, elements);
             let plan = Plan { slots: 3, stride: 1, len: 3, writers: Writers::All, picture: Some(picture.clone()) };
-            let (store, ours) = Store::create(&plan).unwrap();
+            let (store, ours) = Store::create(&plan, Means::USUAL).unwrap();
             let places = ours.places().expect("surfaces, not a region");
             picture.planes.iter_mut().zip(&places).for_each(|(plane, place)| plane.place = *place);
             let plan = Plan { stride: ours.stride(), len: 3 * ours.stride(), picture: Some(picture.clone()), ..plan };

@@ -95,7 +95,7 @@ class Denied(FrameportError, PermissionError):
     """A sandbox denies this process or its worker what they need to come together; on macOS only."""
 
     operation: str = ""
-    """Its name in a sandbox profile: "mach-register", "mach-lookup", "iokit-open"."""
+    """Its name in a sandbox profile: "mach-register", "mach-lookup", "iokit-open", "ipc-posix-shm"."""
     profile_line: str = ""
     """The line of a profile that allows it."""
 

@@ -157,7 +157,7 @@ fn make_all(builder: &WorkerBuilder, earlier: Option<&Earlier<'_>>) -> Result<Ve
         (0..).zip(&builder.channels).map(|(id, wanted)| match earlier.and_then(|earlier| earlier.pool(id, wanted)) {
             Some(kept) => {
                 let pixels = kept.pixels.try_clone().map_err(Error::system("passing on a pool"))?;
-                Ok(describe(wanted, kept.pool.again(pixels)?, None, builder))
+                Ok(describe(wanted, kept.pool.again(pixels, builder.means)?, None, builder))
             }
             None => make(id, wanted, &wanted.spec, builder),
         });
@@ -168,9 +168,12 @@ fn make(id: u32, wanted: &Wanted, spec: &Spec, builder: &WorkerBuilder) -> Resul
     let (made, slots) = match &wanted.audience {
         Some((core, _)) => {
             let shared = core.newest();
-            (shared.memory.member(id)?, Some(Arc::clone(&shared.slots)))
+            (shared.memory.member(id, builder.means)?, Some(Arc::clone(&shared.slots)))
         }
-        None => (Pool::create(pool::declare(id, spec, builder.slots, builder.meta_capacity)?, spec)?, None),
+        None => {
+            let decl = pool::declare(id, spec, builder.slots, builder.meta_capacity)?;
+            (Pool::create(decl, spec, builder.means)?, None)
+        }
     };
     Ok(describe(wanted, made, slots, builder))
 }
@@ -213,7 +216,8 @@ fn start(name: &str, builder: &WorkerBuilder) -> Result<(Arc<Supervised>, isolat
             hint,
         });
     }
-    let (control, link) = socket::Control::pair().map_err(Error::system("making the control channel"))?;
+    let (control, link) =
+        socket::Control::pair_by(builder.means).map_err(Error::system("making the control channel"))?;
     let command = builder.copy_command();
     let stderr = if builder.inherit_stderr { Stderr::Inherit } else { Stderr::Piped };
     let program = builder.command.get_program().to_string_lossy().into_owned();
@@ -361,7 +365,7 @@ fn welcome(
 ) -> Result<Vec<Kept>, Error> {
     let channels: Vec<Channel> = made.iter().map(|made| made.channel.clone()).collect();
     let pools: Vec<Arc<Pool>> = made.iter().map(|made| Arc::clone(&made.pool)).collect();
-    let (control, [host, theirs], doorbell) = Control::create(&channels)?;
+    let (control, [host, theirs], doorbell) = Control::create(&channels, builder.means)?;
     let name = worker.state.name();
     let peer = Peer::Worker { name: name.to_owned(), pid: worker.pid };
     let (wait, deadline) = (builder.wait, Some(builder.send_deadline));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_mem::park::Until;
+use frameport_sys::handle::Means;
 use frameport_sys::isolation::Level;
 use frameport_wire::control::{Delivery, Direction, WaitStrategy};
 use frameport_wire::layout::{MAX_CHANNELS, MAX_SLOTS};
@@ -55,6 +56,8 @@ pub struct WorkerBuilder {
     pub(super) params: Map<String, Value>,
     pub(super) restart: Option<Restart>,
     pub(super) stall: Option<(Duration, Stall)>,
+    /// By which the worker is given memory and bells.
+    pub(super) means: Means,
 }
 
 impl std::fmt::Debug for WorkerBuilder {
@@ -102,6 +105,7 @@ impl WorkerBuilder {
             params: Map::new(),
             restart: None,
             stall: None,
+            means: Means::USUAL,
         }
     }
 
@@ -283,6 +287,15 @@ impl WorkerBuilder {
     #[must_use]
     pub fn stall(mut self, after: Duration, what: Stall) -> Self {
         self.stall = Some((after, what));
+        self
+    }
+
+    /// Has the worker given everything by descriptors, whatever else the system has. For bindings; programs have
+    /// `frameport::os::macos::WorkerBuilderExt`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn by_descriptors(mut self) -> Self {
+        self.means = Means::DESCRIPTORS;
         self
     }
 

@@ -147,7 +147,10 @@ impl Supervised {
         let decls = sizes.map(|pool| pool::declare(self.next_pool(), spec, pool.decl.slots, pool.decl.meta));
         let decls = decls.collect::<Result<Vec<_>, _>>()?;
         pool::check_memory(self.state.name(), decls.iter().map(|decl| decl.len as u64).sum())?;
-        let made = decls.into_iter().map(|decl| Pool::create(decl, spec)).collect::<Result<Vec<_>, _>>()?;
+        let made = decls
+            .into_iter()
+            .map(|decl| Pool::create(decl, spec, self.control.means()))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut made = made.into_iter();
 
         let new_input = input.and_then(|end| Some((end, made.next()?)));
@@ -186,7 +189,7 @@ impl Supervised {
         if self.state.end().is_some() || !end.is_home() || end.has_pool_of(&shared.slots) {
             return Ok(());
         }
-        let (pool, handles) = shared.memory.member(self.next_pool())?;
+        let (pool, handles) = shared.memory.member(self.next_pool(), self.control.means())?;
         let lot = Lot::new(Arc::new(pool));
         end.add_lot(Arc::clone(&lot), Some(Arc::clone(&shared.slots)), 0, false);
         self.announce(&lot.pool, NewPool { channel: end.channel(), ..self.news(&lot.pool) }, handles)

@@ -2,3 +2,5 @@
 
 /// The right to one region or doorbell, owned.
 pub use std::os::fd::OwnedFd as Handle;
+
+pub use crate::one_means::Means;

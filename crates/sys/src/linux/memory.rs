@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
-use super::handle::Handle;
+use super::handle::{Handle, Means};
 
 pub use crate::writers::Writers;
 
@@ -61,6 +61,14 @@ impl Region {
         map.allocate(fd.as_fd())?;
         rustix::fs::fcntl_add_seals(&fd, seals(writers))?;
         Ok((Self { fd, len }, map))
+    }
+
+    /// [`create`](Self::create), for workers that are given it by these means: there is but one.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_for(_: Means, name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
+        Self::create(name, len, writers)
     }
 
     /// Takes over a region that came from the peer, after checking that it is what was announced.

@@ -18,7 +18,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use super::handle::Handle;
+use super::handle::{Handle, Means};
 
 /// Most handles one message carries.
 pub const MAX_HANDLES: usize = 128;
@@ -36,6 +36,20 @@ impl Control {
         let (one, other) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         Ok((Self(one), Self(other)))
+    }
+
+    /// [`pair`](Self::pair), over which handles travel by these means: there is but one.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
+    pub fn pair_by(_: Means) -> io::Result<(Self, Self)> {
+        Self::pair()
+    }
+
+    /// By which means handles travel.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        Means
     }
 
     /// Whether this worker has come to its host: it has, with its end of the channel.

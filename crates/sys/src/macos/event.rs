@@ -6,8 +6,7 @@
 //! end, which is then not watched any more.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,11 +14,9 @@ use rustix::event::kqueue::{EventFilter, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::handle::Handle;
+use super::handle::{Handle, Kind};
 use super::poll::Queue;
-use super::task::ThisTask;
-use super::{raw, socket};
-use crate::mach::{Name, SendRight};
+use super::socket;
 
 /// One side's ends: the other side rings it by the other pipe.
 #[derive(Debug)]
@@ -29,20 +26,18 @@ impl Doorbell {
     /// This side's ends, and the handle for the other side.
     ///
     /// # Errors
-    /// Too many open files, no space for a right.
+    /// Too many open files.
     pub fn pair() -> io::Result<(Self, Handle)> {
         let (own_read, their_write) = socket::pipe()?;
         let (their_read, own_write) = socket::pipe()?;
-        let rights = vec![fileport(&their_read)?, fileport(&their_write)?];
-        Ok((Self(Some((own_read, own_write))), Handle::new(rights, 0)))
+        Ok((Self(Some((own_read, own_write))), Handle(Kind::Descriptors(vec![their_read, their_write]))))
     }
 
     /// The other side's ends, as they came. One that is no doorbell never rings.
     #[must_use]
     pub fn adopt(handle: Handle) -> Self {
-        let rights = handle.into_bundle().map(|bundle| bundle.rights).unwrap_or_default();
-        let mut ends = rights.iter().map(|right| from_fileport(right));
-        Self(ends.next().flatten().zip(ends.next().flatten()))
+        let mut ends = handle.into_descriptors().into_iter().filter(|end| socket::make_ours(end).is_ok());
+        Self(ends.next().zip(ends.next()))
     }
 
     /// Makes the other side's [`Event`] readable. One that is full is.
@@ -58,29 +53,6 @@ impl Doorbell {
         // What a flood leaves makes the event readable once more, and costs a look.
         rustix::io::read(read, &mut [0; 4096])
     }
-}
-
-/// A right that stands for an open descriptor.
-fn fileport(fd: &OwnedFd) -> io::Result<Arc<SendRight<ThisTask>>> {
-    let mut name = 0;
-    // SAFETY: the descriptor is open, and the pointer valid for the call.
-    if unsafe { raw::fileport_makeport(fd.as_raw_fd(), &raw mut name) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    SendRight::own(&ThisTask, Name(name)).map(Arc::new).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
-/// The descriptor a right stands for. None where it stands for something else.
-fn from_fileport(right: &SendRight<ThisTask>) -> Option<OwnedFd> {
-    // SAFETY: any name may be passed; another kind of port is refused.
-    let number = unsafe { raw::fileport_makefd(right.name().ok()?.0) };
-    if number < 0 {
-        return None;
-    }
-    // SAFETY: the call has just made this descriptor for us.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    socket::make_ours(&fd).ok()?;
-    Some(fd)
 }
 
 /// A descriptor for event loops: readable once the doorbell was rung or [`signal`](Self::signal) called, until

@@ -1,9 +1,11 @@
-//! What a worker inherits from its host: one environment variable and two pipes, the first of which says how to find the host.
+//! What a worker inherits from its host: one environment variable and two pipes, the first of which says how to find the host,
+//! unless there is a socket besides, by which handles come.
 //!
 //! *Who calls it*: the worker's `Link`, once, before this process forks. *Invariants*: the variable is taken out of the
 //! environment and the descriptors made close-on-exec, so that the worker's own children see neither. A worker that does not
 //! come to its host can still tell it so: it has the pipes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -16,8 +18,9 @@ use super::socket::{self, Control};
 use super::task::ThisTask;
 use crate::mach::check_in::Hello;
 use crate::mach::worker::CheckedIn;
+use crate::passing::Taker;
 
-/// The environment variable that names the link: `fd:R,W`.
+/// The environment variable that names the link: `fd:R,W`, or `fd:R,W,S` for a worker that is not met.
 pub const VARIABLE: &str = "FRAMEPORT_LINK";
 /// How long the host may take for each step.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -42,7 +45,7 @@ pub enum InheritError {
 
 static TAKING: Mutex<()> = Mutex::new(());
 
-/// Takes the worker's end of the control channel, and meets the host: [`Control::met`] says whether it did.
+/// Takes the worker's end of the control channel, and meets the host, if it is to: [`Control::met`] says whether it did.
 ///
 /// # Errors
 /// No variable, or one that leads to no host.
@@ -50,11 +53,14 @@ pub fn take_link() -> Result<Control, InheritError> {
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let value = std::env::var(VARIABLE).map_err(|_| InheritError::Absent)?;
     let invalid = |source: io::Error| InheritError::Invalid { value: value.clone(), source };
-    let numbers = value.strip_prefix("fd:").and_then(|text| text.split_once(','));
     let number = |text: &str| text.parse::<i32>().ok().filter(|&fd| fd > 2);
-    let numbers = numbers.and_then(|(read, write)| Some((number(read)?, number(write)?))).filter(|(r, w)| r != w);
-    let Some((read, write)) = numbers else { return Err(invalid(io::ErrorKind::InvalidInput.into())) };
-    for number in [read, write] {
+    let numbers: Option<Vec<i32>> = value.strip_prefix("fd:").and_then(|text| text.split(',').map(number).collect());
+    let numbers = numbers.filter(|numbers| {
+        let different: BTreeSet<_> = numbers.iter().collect();
+        (2..=3).contains(&numbers.len()) && different.len() == numbers.len()
+    });
+    let Some(numbers) = numbers else { return Err(invalid(io::ErrorKind::InvalidInput.into())) };
+    for number in numbers.iter().copied() {
         // SAFETY: borrowed for one call that answers EBADF if the number is not open.
         let probe = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::io::fcntl_getfd(probe).map_err(|errno| invalid(errno.into()))?;
@@ -62,16 +68,23 @@ pub fn take_link() -> Result<Control, InheritError> {
     // SAFETY: the lock above keeps frameport's own threads out. Other threads that read the environment through the
     // C library at this very moment are the process's own: connecting is documented as a start-up action.
     unsafe { std::env::remove_var(VARIABLE) };
-    // SAFETY: the host left this descriptor open for us alone; with the variable gone nobody takes it twice.
-    let read = unsafe { OwnedFd::from_raw_fd(read) };
-    // SAFETY: as above.
-    let write = unsafe { OwnedFd::from_raw_fd(write) };
-    meet(read, write).map_err(invalid)
+    let ends = numbers.into_iter().map(|number| {
+        // SAFETY: the host left this descriptor open for us alone; with the variable gone nobody takes it twice, and no two of
+        // the numbers are the same.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    });
+    meet(ends.collect()).map_err(invalid)
 }
 
-fn meet(read: OwnedFd, write: OwnedFd) -> io::Result<Control> {
-    socket::make_ours(&read)?;
-    socket::make_ours(&write)?;
+fn meet(ends: Vec<OwnedFd>) -> io::Result<Control> {
+    ends.iter().try_for_each(socket::make_ours)?;
+    let mut ends = ends.into_iter();
+    let (Some(read), Some(write), socket) = (ends.next(), ends.next(), ends.next()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if let Some(socket) = socket {
+        return Control::of_taker(read, write, Taker::adopt(socket)?);
+    }
     let hello = Hello::from_bytes(&read_hello(&read)?)?;
     let link = CheckedIn::new(&ThisTask, &hello, 0, ROOM).and_then(|checked_in| checked_in.welcomed(LIMIT));
     Control::of_worker(read, write, link)

@@ -141,7 +141,8 @@ struct Books {
     workers: u64,
 }
 
-fn random<const N: usize>() -> io::Result<[u8; N]> {
+/// As the kernel makes it, for names and nonces.
+pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: all of `bytes` may be written, and it is shorter than the 256 the call takes.
     match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), N) } {

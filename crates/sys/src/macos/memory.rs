@@ -1,12 +1,13 @@
-//! Shared memory without a name: memory entries and their mappings.
+//! Shared memory without a name: memory entries, or objects whose name is gone, and their mappings.
 //!
 //! *Who calls it*: the host creates regions, the worker adopts them; `frameport-mem` gives the mappings types.
 //! *Invariants*: a region has its final size from birth, and every page of it was touched; what leaves the process is an entry
 //! that allows no more than the receiver may do; a mapping is never inherited by a forked child. *A hostile peer* can write
 //! what it may write. An entry made for reading cannot be mapped for writing (vm_map.c, vm_map_enter_mem_object:
-//! KERN_INVALID_RIGHT).
+//! KERN_INVALID_RIGHT). [`crate::shm`] tells of the objects, which are for workers without a port.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
@@ -15,11 +16,15 @@ use mach2::vm;
 use mach2::vm_inherit::VM_INHERIT_NONE;
 use mach2::vm_prot::{VM_PROT_READ, VM_PROT_WRITE};
 use mach2::vm_statistics::VM_FLAGS_ANYWHERE;
+use rustix::mm::{MapFlags, ProtFlags};
 
-use super::handle::Handle;
+use super::handle::{Handle, Kind, Means};
+use super::meet::random;
 use super::raw;
 use super::task::{ThisTask, answer, own};
+use crate::mach::handover::Bundle;
 use crate::mach::{Kern, Name, SendRight};
+use crate::shm;
 
 pub use crate::writers::Writers;
 
@@ -57,11 +62,17 @@ fn entry(len: usize, of: Option<NonNull<u8>>, protection: i32) -> io::Result<Sen
     Ok(right)
 }
 
-/// A memory entry. Its size can never change.
+/// Memory to share. Its size can never change.
 #[derive(Debug)]
 pub struct Region {
-    entry: Arc<SendRight<ThisTask>>,
+    memory: Memory,
     len: usize,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Entry(Arc<SendRight<ThisTask>>),
+    Object(OwnedFd),
 }
 
 impl Region {
@@ -69,19 +80,33 @@ impl Region {
     ///
     /// # Errors
     /// No memory, no space for a right.
-    pub fn create(_name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
+    pub fn create(name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
+        Self::create_for(Means::USUAL, name, len, writers)
+    }
+
+    /// [`create`](Self::create), for workers that are given it by these means.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`MemoryDenied`](crate::mach::SetupError::MemoryDenied).
+    pub fn create_for(means: Means, _name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
         if len == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        if means == Means::Descriptors {
+            let object = shm::create(u64::from_ne_bytes(random()?), len, writers)?;
+            let map = Map::of_object(&object.own, len, true)?;
+            map.touch();
+            return Ok((Self { memory: Memory::Object(object.theirs), len }, map));
+        }
         let whole = entry(len, None, VM_PROT_READ | VM_PROT_WRITE)?;
-        let map = Map::new(&whole, len, true)?;
+        let map = Map::of_entry(&whole, len, true)?;
         map.touch();
         let entry = match writers {
             Writers::All => whole,
             // From here on the mapping is the only thing that can write.
             Writers::Creator => entry(len, Some(map.base), VM_PROT_READ)?,
         };
-        Ok((Self { entry: Arc::new(entry), len }, map))
+        Ok((Self { memory: Memory::Entry(Arc::new(entry)), len }, map))
     }
 
     /// Takes over a region that came from the peer, after checking that it is what was announced.
@@ -90,32 +115,49 @@ impl Region {
     /// `InvalidData` when it has another size, or more may be done with it than should.
     pub fn adopt(handle: Handle, len: usize, writers: Writers) -> io::Result<Self> {
         let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let bundle = handle.into_bundle().ok_or_else(|| wrong("the handle is that of surfaces"))?;
-        let (found, mut rights) = (bundle.len, bundle.rights.into_iter());
-        let (Some(entry), None) = (rights.next(), rights.next()) else {
-            return Err(wrong("the handle is not that of a region"));
+        let not_a_region = || wrong("the handle is not that of a region");
+        let region = match handle.0 {
+            // One without a size is no entry, but stands for a descriptor.
+            Kind::Rights(Bundle { rights, len: found }) if found > 0 => {
+                let mut rights = rights.into_iter();
+                let (Some(entry), None) = (rights.next(), rights.next()) else { return Err(not_a_region()) };
+                if found != len as u64 {
+                    return Err(wrong("the region has another size than was announced"));
+                }
+                Self { memory: Memory::Entry(entry), len }
+            }
+            kind => {
+                let mut objects = Handle(kind).into_descriptors().into_iter();
+                let (Some(object), None) = (objects.next(), objects.next()) else { return Err(not_a_region()) };
+                shm::check(&object, len, writers)?;
+                Self { memory: Memory::Object(object), len }
+            }
         };
-        if found != len as u64 {
-            return Err(wrong("the region has another size than was announced"));
-        }
-        if writers == Writers::Creator && Map::new(&entry, len, true).is_ok() {
+        if writers == Writers::Creator && Map::new(&region.memory, len, true).is_ok() {
             return Err(wrong("the region can be written, and should not"));
         }
-        Ok(Self { entry, len })
+        Ok(region)
     }
 
     /// Another handle of the region.
     ///
     /// # Errors
-    /// None here.
+    /// Too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { entry: self.entry.clone(), len: self.len })
+        let memory = match &self.memory {
+            Memory::Entry(entry) => Memory::Entry(entry.clone()),
+            Memory::Object(object) => Memory::Object(object.try_clone()?),
+        };
+        Ok(Self { memory, len: self.len })
     }
 
     /// The right to the region, for a peer to adopt.
     #[must_use]
     pub fn into_handle(self) -> Handle {
-        Handle::new(vec![self.entry], self.len)
+        Handle(match self.memory {
+            Memory::Entry(entry) => Kind::Rights(Bundle { rights: vec![entry], len: self.len as u64 }),
+            Memory::Object(object) => Kind::Descriptors(vec![object]),
+        })
     }
 
     /// Maps the region, writable if asked, and touches every page, so that no frame pays for a page fault.
@@ -123,7 +165,7 @@ impl Region {
     /// # Errors
     /// What the kernel answers; `PermissionDenied` for a writable mapping of a region only its creator may write.
     pub fn map(&self, writable: bool) -> io::Result<Map> {
-        let map = Map::new(&self.entry, self.len, writable)?;
+        let map = Map::new(&self.memory, self.len, writable)?;
         map.look();
         Ok(map)
     }
@@ -156,7 +198,26 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    fn new(entry: &SendRight<ThisTask>, len: usize, writable: bool) -> io::Result<Self> {
+    fn new(memory: &Memory, len: usize, writable: bool) -> io::Result<Self> {
+        match memory {
+            Memory::Entry(entry) => Self::of_entry(entry, len, writable),
+            Memory::Object(object) => Self::of_object(object, len, writable),
+        }
+    }
+
+    fn of_object(object: &OwnedFd, len: usize, writable: bool) -> io::Result<Self> {
+        let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: the kernel picks unused addresses.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, object, 0) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = Self { base, len, writable, stamp: ForkStamp::new()? };
+        // SAFETY: the range is the mapping just made; this changes what forked children get, not this process.
+        answer(unsafe { vm::mach_vm_inherit(own(), base.addr().get() as u64, len as u64, VM_INHERIT_NONE) })
+            .map_err(failed)?;
+        Ok(map)
+    }
+
+    fn of_entry(entry: &SendRight<ThisTask>, len: usize, writable: bool) -> io::Result<Self> {
         let name = entry.name().map_err(io::Error::other)?;
         let protection = if writable { VM_PROT_READ | VM_PROT_WRITE } else { VM_PROT_READ };
         let (mut address, none, anywhere) = (0, VM_INHERIT_NONE, VM_FLAGS_ANYWHERE);

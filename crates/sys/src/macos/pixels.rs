@@ -1,5 +1,5 @@
-//! The memory of pools: one IOSurface a slot where the system has the pixel format, else one region. Not run: no Mac was at
-//! hand.
+//! The memory of pools: one IOSurface a slot where the system has the pixel format and the workers have ports, else one region.
+//! Not run: no Mac was at hand.
 //!
 //! *Who calls it*: pools, on both sides. *Invariants*: planes lie where the system said after a surface was made, and the worker
 //! opens no other; a slot that somebody has is in use, and its address is given out while it is locked; regions are those of [`memory`](super::memory).
@@ -9,7 +9,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::handle::{Handle, Kind};
+use super::handle::{Handle, Kind, Means};
 use super::memory::ForkStamp;
 use super::surface::{Surface, geometry};
 use crate::mach::SetupError;
@@ -44,12 +44,13 @@ pub enum Store {
 }
 
 impl Store {
-    /// Makes the memory of a pool, whole, and maps it.
+    /// Makes the memory of a pool, whole, for workers that are given it by `means`, and maps it.
     ///
     /// # Errors
     /// What the system answers.
-    pub fn create(plan: &Plan) -> io::Result<(Self, Pixels)> {
-        let surfaces = plan.picture.as_ref().filter(|_| plan.slots <= MAX_SLOTS);
+    pub fn create(plan: &Plan, means: Means) -> io::Result<(Self, Pixels)> {
+        let has_surfaces = means == Means::Messages && plan.slots <= MAX_SLOTS;
+        let surfaces = plan.picture.as_ref().filter(|_| has_surfaces);
         // A format or a size the system does not have is none that cannot travel.
         let made = surfaces.and_then(|picture| pool::Slots::create(plan.slots, || Surface::create(picture)).ok());
         let laid_out = |slots: &pool::Slots<Surface>, picture: &Picture| {
@@ -65,7 +66,7 @@ impl Store {
                 let (is_writable, stamp) = (true, ForkStamp::new()?);
                 Ok((Self::Surfaces(rights), Pixels(Memory::Surfaces { slots: Arc::new(slots), is_writable, stamp })))
             }
-            _ => region::Store::create(plan)
+            _ => region::Store::create(plan, means)
                 .map(|(store, pixels)| (Self::Region(store), Pixels(Memory::Region(Arc::new(pixels))))),
         }
     }
@@ -113,8 +114,8 @@ impl Pixels {
     /// `InvalidData` when they are not ([`SetupError::SurfaceMismatch`]), or what the system answers.
     pub fn adopt(handle: Handle, plan: &Plan) -> io::Result<Self> {
         let surfaces = match handle.0 {
-            Kind::Rights(_) => return region::Pixels::adopt(handle, plan).map(|it| Self(Memory::Region(Arc::new(it)))),
             Kind::Surfaces(surfaces) => surfaces,
+            _ => return region::Pixels::adopt(handle, plan).map(|it| Self(Memory::Region(Arc::new(it)))),
         };
         let agreed = plan.picture.as_ref().and_then(|it| geometry(it, |_, plane| plane.place, plan.stride as u64));
         let agreed = agreed.ok_or_else(|| {

@@ -3,8 +3,8 @@
 //! Called by the host's worker and service code. Invariants:
 //! - Workers are spawned, never forked: libSystem's fork is reported to wipe the registered ports, and nothing of this library
 //!   survives one.
-//! - A worker has its own process group and sees exactly five descriptors: null, host's stderr twice (or one pipe), its link's
-//!   two (`POSIX_SPAWN_CLOEXEC_DEFAULT`).
+//! - A worker has its own process group and sees exactly five descriptors, or six: null, host's stderr twice (or one pipe), its
+//!   link's two or three (`POSIX_SPAWN_CLOEXEC_DEFAULT`).
 //! - kqueue decides about life and death. A bare pid is used only while this process has not yet reaped it.
 //!
 //! A hostile worker may stop, fork, leave its process group or close what it inherited: none of that makes a call here wait,
@@ -27,14 +27,14 @@ pub use rustix::process::Signal;
 pub use std::process::id;
 
 use super::isolation::Scope;
-use super::socket::Control;
+use super::socket::{Control, Way};
 use super::{inherit, meet, socket};
 
 /// Signals only this system has.
 pub(crate) const OWN_SIGNALS: &[(i32, &str)] = &[(libc::SIGEMT, "SIGEMT"), (libc::SIGINFO, "SIGINFO")];
 
-/// The numbers of the link's descriptors in the worker.
-const LINK: [i32; 2] = [3, 4];
+/// The numbers of the link's descriptors in the worker, the last where it gets handles by a socket.
+const LINK: [i32; 3] = [3, 4, 5];
 
 /// A worker to start.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub enum Stderr {
 /// running.
 pub fn spawn(s: Spawn) -> io::Result<Child> {
     let Spawn { command, link, scope: _, stderr } = s;
-    let (read, write, meeting) = link.into_parts()?;
+    let (read, write, way) = link.into_parts()?;
     let (output, pipe) = match stderr {
         Stderr::Piped => {
             let (ours, theirs) = rustix::pipe::pipe()?;
@@ -78,16 +78,26 @@ pub fn spawn(s: Spawn) -> io::Result<Child> {
         Stderr::Inherit => (fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0).ok(), None),
     };
     // Out of the way of the numbers they get, so that none overwrites another.
-    let beyond = LINK[1] + 1;
-    let streams = [fcntl_dupfd_cloexec(&read, beyond)?, fcntl_dupfd_cloexec(&write, beyond)?];
+    let beyond = LINK[2] + 1;
+    let mut ends = vec![fcntl_dupfd_cloexec(&read, beyond)?, fcntl_dupfd_cloexec(&write, beyond)?];
+    if let Way::Socket(socket) = &way {
+        ends.push(fcntl_dupfd_cloexec(socket, beyond)?);
+    }
     let output = output.map(|output| fcntl_dupfd_cloexec(&output, beyond)).transpose()?;
-    let program = Program::new(&command)?;
-    let (pid, hello) = meet::introduce(&meeting, || program.spawn(&streams, output.as_ref()))?;
+    let program = Program::new(&command, ends.len())?;
+    let spawn = || program.spawn(&ends, output.as_ref());
+    let (pid, greeting) = match way {
+        Way::Meeting(meeting) => {
+            let (pid, hello) = meet::introduce(&meeting, spawn)?;
+            (pid, Some((meeting, hello)))
+        }
+        Way::Socket(_) => (spawn()?, None),
+    };
     // Closes our copies of the worker's ends: from here on, end-of-file means that no process has them.
-    drop((read, write, streams, output));
+    drop((read, write, ends, output));
     let child = Child::adopt(pid, pipe)?;
     // The pipe is new and has room for it. Refused only if the worker is dead already, which its kqueue tells.
-    let _ = meeting.greet(&hello);
+    let _ = greeting.map(|(meeting, hello)| meeting.greet(&hello));
     Ok(child)
 }
 
@@ -100,7 +110,8 @@ struct Program {
 }
 
 impl Program {
-    fn new(command: &Command) -> io::Result<Self> {
+    /// `ends`: descriptors of the link.
+    fn new(command: &Command, ends: usize) -> io::Result<Self> {
         let text =
             |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let path = text(command.get_program())?;
@@ -112,7 +123,8 @@ impl Program {
                 None => environment.remove(name),
             };
         }
-        environment.insert(inherit::VARIABLE.into(), format!("fd:{},{}", LINK[0], LINK[1]).into());
+        let numbers: Vec<String> = LINK.iter().take(ends).map(i32::to_string).collect();
+        environment.insert(inherit::VARIABLE.into(), format!("fd:{}", numbers.join(",")).into());
         let environment = environment.into_iter().map(|(mut name, value)| {
             name.push("=");
             name.push(value);
@@ -127,7 +139,7 @@ impl Program {
     }
 
     /// `posix_spawnp`: the program is looked for in this process's PATH.
-    fn spawn(&self, link: &[OwnedFd; 2], output: Option<&OwnedFd>) -> io::Result<Pid> {
+    fn spawn(&self, link: &[OwnedFd], output: Option<&OwnedFd>) -> io::Result<Pid> {
         let mut actions = Actions::new()?;
         actions.open_null(0, libc::O_RDONLY)?;
         for stream in [1, 2] {

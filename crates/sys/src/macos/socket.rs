@@ -1,9 +1,9 @@
-//! The control channel: two pipes for bytes, Mach messages for rights.
+//! The control channel: two pipes for bytes, and Mach messages for rights, or a socket for descriptors.
 //!
-//! *Who calls it*: the host's service thread and the worker's watcher thread. *Invariants*: no socket, for whoever reads one
-//! gets the descriptors others write to it; rights travel from the host to the worker only, and before the bytes that speak of
-//! them; the ends of both sides are told by the pipes and by ports, in one queue, whichever is first. *A hostile peer* can send
-//! any bytes, close its end, never read, or fill its own queue.
+//! *Who calls it*: the host's service thread and the worker's watcher thread. *Invariants*: no socket but one that the host
+//! alone writes, for whoever reads one gets the descriptors others write to it; handles travel from the host to the worker
+//! only, and before the bytes that speak of them; the ends of both sides are told by the pipes and by ports, in one queue,
+//! whichever is first. *A hostile peer* can send any bytes, close its end, never read, or fill its own queue.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,17 +16,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 
-use super::handle::{Handle, Kind};
+use super::handle::{Handle, Kind, Means, fileports};
 use super::meet::{Meeting, failed};
 use super::poll::{Queue, Watched};
 use super::surface::Surface;
 use super::task::ThisTask;
 use crate::mach::check_in::id;
 use crate::mach::death::{Fate, Watch};
+use crate::mach::host::HostLink;
 use crate::mach::received::Received;
 use crate::mach::surface::{Key, Opened, Registrar};
 use crate::mach::worker::WorkerLink;
-use crate::mach::{Check, SendRight, SetupError, handover};
+use crate::mach::{Check, SetupError, handover};
+use crate::passing::{self, Giver, Taker};
 
 /// Most handles one message carries.
 pub const MAX_HANDLES: usize = 128;
@@ -46,7 +48,8 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Closed at `exec`, never blocking, and no SIGPIPE.
-pub(super) fn make_ours(fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn make_ours(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd();
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
     rustix::fs::fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
     // SAFETY: F_SETNOSIGPIPE takes an integer. The kernel honours it for pipes too (sys_generic.c).
@@ -65,6 +68,25 @@ enum Side {
     Worker(Box<WorkerLink<ThisTask>>),
     /// A worker that has not come to its host, and why.
     Apart(SetupError),
+    /// The host of a worker without a port.
+    Giver(Giver),
+    /// Such a worker; and its end until it is given away.
+    Taker(Taker),
+}
+
+/// By what a worker will get handles.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// It is met.
+    Meeting(Arc<Meeting>),
+    /// It inherits this end of a socket.
+    Socket(OwnedFd),
+}
+
+/// Where handles go.
+enum To<'a> {
+    Port(Arc<HostLink<ThisTask>>),
+    Socket(&'a Giver),
 }
 
 /// Messages with handles that were sent, and whose bytes were not.
@@ -110,11 +132,29 @@ impl Control {
     /// # Errors
     /// Too many open files.
     pub fn pair() -> io::Result<(Self, Self)> {
+        Self::pair_by(Means::USUAL)
+    }
+
+    /// [`pair`](Self::pair), over which handles travel by these means.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
+    pub fn pair_by(means: Means) -> io::Result<(Self, Self)> {
         let ((up, worker_write), (worker_read, down)) = (pipe()?, pipe()?);
-        let queue = Arc::new(Queue::new()?);
-        let meeting = Arc::new(Meeting::new(down.try_clone()?, queue.clone()));
-        let host = Self::new(up, down, queue, Side::Host(meeting.clone()))?;
-        Ok((host, Self::new(worker_read, worker_write, Arc::new(Queue::new()?), Side::Host(meeting))?))
+        let (queue, worker_queue) = (Arc::new(Queue::new()?), Arc::new(Queue::new()?));
+        let (side, worker_side) = match means {
+            Means::Messages => {
+                let meeting = Arc::new(Meeting::new(down.try_clone()?, queue.clone()));
+                (Side::Host(meeting.clone()), Side::Host(meeting))
+            }
+            Means::Descriptors => {
+                let (giver, taker) = passing::pair()?;
+                make_ours(&giver)?;
+                (Side::Giver(giver), Side::Taker(taker))
+            }
+        };
+        let host = Self::new(up, down, queue, side)?;
+        Ok((host, Self::new(worker_read, worker_write, worker_queue, worker_side)?))
     }
 
     /// The worker's end, in the worker.
@@ -132,6 +172,20 @@ impl Control {
         Self::new(read, write, queue, link.map_or_else(Side::Apart, |link| Side::Worker(Box::new(link))))
     }
 
+    /// The worker's end, in a worker without a port.
+    pub(super) fn of_taker(read: OwnedFd, write: OwnedFd, taker: Taker) -> io::Result<Self> {
+        Self::new(read, write, Arc::new(Queue::new()?), Side::Taker(taker))
+    }
+
+    /// By which means handles travel.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        match self.side {
+            Side::Host(_) | Side::Worker(_) | Side::Apart(_) => Means::Messages,
+            Side::Giver(_) | Side::Taker(_) => Means::Descriptors,
+        }
+    }
+
     /// Whether this worker has come to its host; bytes go through in any case.
     ///
     /// # Errors
@@ -139,15 +193,16 @@ impl Control {
     pub fn met(&self) -> io::Result<()> {
         match &self.side {
             Side::Apart(why) => Err(io::Error::other(why.clone())),
-            Side::Host(_) | Side::Worker(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    /// The worker's end taken apart, to be given away: read, write, and where its host waits for it.
-    pub(super) fn into_parts(self) -> io::Result<(OwnedFd, OwnedFd, Arc<Meeting>)> {
+    /// The worker's end taken apart, to be given away: read, write, and by what it will get handles.
+    pub(super) fn into_parts(self) -> io::Result<(OwnedFd, OwnedFd, Way)> {
         match self.side {
-            Side::Host(meeting) => Ok((self.read, self.write, meeting)),
-            Side::Worker(_) | Side::Apart(_) => Err(io::ErrorKind::InvalidInput.into()),
+            Side::Host(meeting) => Ok((self.read, self.write, Way::Meeting(meeting))),
+            Side::Taker(taker) => Ok((self.read, self.write, Way::Socket(taker.into()))),
+            Side::Worker(_) | Side::Apart(_) | Side::Giver(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -176,8 +231,8 @@ impl Control {
     /// # Errors
     /// `WouldBlock` when there is no room, or the worker has not come yet; `TimedOut` when there is none for handles, and
     /// none to be waited for: its queue has room for all that goes to a worker before it must have read
-    /// ([`crate::mach::worker`]), and is filled by itself; `BrokenPipe` when it is gone; `InvalidInput` for too many handles,
-    /// or for any from a worker.
+    /// ([`crate::mach::worker`], [`passing`]), and is filled by itself; `BrokenPipe` when it is gone; `InvalidInput` for too
+    /// many handles, for any from a worker, and for one that travels by other means.
     pub fn send_some(&self, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
         self.send_within(bytes, handles, Duration::ZERO)
     }
@@ -186,14 +241,15 @@ impl Control {
     fn send_within(&self, bytes: &[u8], handles: &[Handle], limit: Duration) -> io::Result<usize> {
         let end = Instant::now() + limit;
         // Before the lock: what needs no worker does not wait for one.
-        let worker = match &self.side {
+        let to = match &self.side {
             _ if handles.is_empty() => None,
-            Side::Host(meeting) if handles.len() <= MAX_HANDLES => Some(meeting.link(limit)?),
+            Side::Host(meeting) if handles.len() <= MAX_HANDLES => Some(To::Port(meeting.link(limit)?)),
+            Side::Giver(giver) if handles.len() <= MAX_HANDLES => Some(To::Socket(giver)),
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(worker) = worker {
-            self.hand_over(worker.peer(), handles, &mut ahead, end)?;
+        if let Some(to) = to {
+            self.hand_over(&to, handles, &mut ahead, end)?;
         }
         let sent = retry_on_intr(|| rustix::io::write(&self.write, bytes))?;
         *ahead = Ahead::default();
@@ -201,23 +257,25 @@ impl Control {
     }
 
     /// Sends those handles that have not gone ahead.
-    fn hand_over(
-        &self,
-        to: &SendRight<ThisTask>,
-        handles: &[Handle],
-        ahead: &mut Ahead,
-        end: Instant,
-    ) -> io::Result<()> {
+    fn hand_over(&self, to: &To<'_>, handles: &[Handle], ahead: &mut Ahead, end: Instant) -> io::Result<()> {
         let left = || end.saturating_duration_since(Instant::now());
         for handle in handles.iter().skip(ahead.handles) {
             let number = self.handed.load(Ordering::Relaxed);
-            match &handle.0 {
-                Kind::Rights(rights) => handover::give(to, number, rights, left()).map_err(failed)?,
-                Kind::Surfaces(surfaces) => {
+            let give = |link: &HostLink<_>, rights: &_| handover::give(link.peer(), number, rights, left());
+            match (to, &handle.0) {
+                (To::Socket(giver), Kind::Descriptors(descriptors)) => giver.give(descriptors, left())?,
+                (To::Socket(_), _) => return Err(io::ErrorKind::InvalidInput.into()),
+                (To::Port(link), Kind::Rights(rights)) => give(link, rights).map_err(failed)?,
+                (To::Port(link), Kind::Descriptors(descriptors)) => {
+                    give(link, &fileports(descriptors)?).map_err(failed)?;
+                }
+                (To::Port(link), Kind::Surfaces(surfaces)) => {
                     let mut registrar = self.registrar.lock().unwrap_or_else(PoisonError::into_inner);
                     let of = u32::try_from(surfaces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
                     for (slot, surface) in (0..).zip(surfaces).skip(ahead.surfaces as usize) {
-                        registrar.register(to, Key { pool: number, slot, of }, surface, left()).map_err(failed)?;
+                        registrar
+                            .register(link.peer(), Key { pool: number, slot, of }, surface, left())
+                            .map_err(failed)?;
                         ahead.surfaces += 1;
                     }
                 }
@@ -266,7 +324,7 @@ impl Control {
         match &self.side {
             Side::Host(meeting) => meeting.link(Duration::ZERO).map_or(Ok(None), |link| link.fate()),
             Side::Worker(link) => link.fate(),
-            Side::Apart(_) => Ok(None),
+            Side::Apart(_) | Side::Giver(_) | Side::Taker(_) => Ok(None),
         }
     }
 
@@ -295,6 +353,11 @@ impl Control {
     pub fn recv_with_handles(&self, bytes: &mut [u8], handles: &mut Vec<Handle>) -> io::Result<usize> {
         self.met()?;
         let got = self.recv(bytes, true)?;
+        if let Side::Taker(taker) = &self.side {
+            while let Some(descriptors) = taker.take()? {
+                handles.push(Handle(Kind::Descriptors(descriptors)));
+            }
+        }
         let Side::Worker(link) = &self.side else { return Ok(got) };
         let wrong = |why: SetupError| io::Error::new(io::ErrorKind::InvalidData, why);
         while let Some(message) = Received::next(link.port(), Duration::ZERO).map_err(|error| wrong(error.into()))? {

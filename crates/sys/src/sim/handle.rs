@@ -3,6 +3,8 @@
 use super::kernel::{State, What};
 use super::sched;
 
+pub use crate::one_means::Means;
+
 /// An object of this process.
 #[derive(Debug)]
 pub struct Handle(pub(super) u64);

@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::ptr::NonNull;
 
-use super::handle::{Handle, check};
+use super::handle::{Handle, Means, check};
 use super::kernel::What;
 use super::sched;
 
@@ -69,6 +69,14 @@ impl Region {
             What::Region { memory: state.memory.len() - 1 }
         });
         Ok((Self { handle, len }, Map::new(base, len, true)))
+    }
+
+    /// [`create`](Self::create), for workers that are given it by these means: there is but one.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_for(_: Means, name: &str, len: usize, writers: Writers) -> io::Result<(Self, Map)> {
+        Self::create(name, len, writers)
     }
 
     /// Takes over a region that came from the peer, after checking that it is what was announced.

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::clock::deadline;
-use super::handle::{Handle, check};
+use super::handle::{Handle, Means, check};
 use super::kernel::{Flow, NOBODY, State, What};
 use super::poll::Watched;
 use super::sched::{self, Key};
@@ -56,6 +56,20 @@ impl Control {
             Some(What::Control { channel, side, limit }) => Ok((channel, side, limit)),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
+    }
+
+    /// [`pair`](Self::pair), over which handles travel by these means: there is but one.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
+    pub fn pair_by(_: Means) -> io::Result<(Self, Self)> {
+        Self::pair()
+    }
+
+    /// By which means handles travel.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        Means
     }
 
     /// Whether this worker has come to its host: it has, with its end of the channel.
