@@ -12,7 +12,8 @@ use crate::holders::SlotHolder;
 use crate::loan::{Lender, Loan, send};
 use crate::spec::Spec;
 
-/// One pool of `slots` frames that many workers receive: written once, read in place, by nobody to be changed.
+/// One pool of `slots` frames that many workers receive: written once, read in place, by nobody to be changed. With
+/// `shared_memory` the workers of a spawn() in shared memory can join it, too, which matters on macOS.
 #[pyclass(frozen, weakref, module = "frameport")]
 #[derive(Debug)]
 pub(crate) struct Audience {
@@ -34,8 +35,10 @@ impl Audience {
 #[pymethods]
 impl Audience {
     #[new]
-    fn new(py: Python<'_>, spec: &Spec, slots: u32) -> PyResult<Self> {
-        let made = py.detach(|| frameport::Audience::new(&spec.core, slots));
+    #[pyo3(signature = (spec, slots, *, shared_memory=false))]
+    fn new(py: Python<'_>, spec: &Spec, slots: u32, shared_memory: bool) -> PyResult<Self> {
+        let make = if shared_memory { frameport::Audience::by_descriptors } else { frameport::Audience::new };
+        let made = py.detach(|| make(&spec.core, slots));
         Ok(Self { core: made.map_err(|error| to_py(py, &error))? })
     }
 

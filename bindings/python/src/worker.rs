@@ -56,6 +56,7 @@ pub(crate) struct Options {
     restart: Option<(u32, f64, f64)>,
     /// Seconds, and "kill" or "write-off".
     stall: Option<(f64, String)>,
+    shared_memory: bool,
 }
 
 /// A channel as `frameport.spawn()` wants it: its name, whether this side sends, its spec and delivery.
@@ -141,6 +142,9 @@ pub(crate) fn describe(
     }
     if options.inherit_stderr {
         builder = builder.inherit_stderr();
+    }
+    if options.shared_memory {
+        builder = builder.by_descriptors();
     }
     for (name, value) in read_params(py, &options.params)? {
         builder = builder.param(name, value);

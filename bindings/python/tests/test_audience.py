@@ -28,13 +28,13 @@ READER = """
 
 
 def test_many_workers_read_what_was_written_once(start):
-    audience = fp.Audience(SPEC, slots=13)
+    audience = fp.Audience(SPEC, slots=13, shared_memory=True)
     total = fp.Spec.tensor("uint32", (2,))
     workers = [start(READER, audience, total, slots=64) for _ in range(3)]
     late = None
     for n in range(60):
         if n == 30:
-            late = start(READER, {"in": (audience, "latest")}, total, slots=64)
+            late = start(READER, {"in": (audience, "latest")}, total, slots=64, shared_memory=True)
         with audience.loan() as frame:
             frame.array[:] = n
     for worker in workers:

@@ -234,6 +234,20 @@ def test_a_worker_that_ends_before_connecting_says_why(program):
     assert raised.value.returncode == 1
 
 
+def test_a_worker_in_a_sandbox_says_what_must_be_allowed(program):
+    sandboxed = """
+        import json, os, struct
+        told = json.dumps({"type": "sandboxed", "operation": "mach-lookup", "message": "no way to a Mach port"}).encode()
+        numbers = os.environ["FRAMEPORT_LINK"].removeprefix("fd:").split(",")
+        os.write(int(numbers[:2][-1]), struct.pack("<I", len(told)) + told)
+        raise SystemExit(3)
+    """
+    with pytest.raises(fp.Denied, match="no way to a Mach port") as raised:
+        fp.spawn(program(sandboxed), SPEC, shared_memory=True)
+    assert raised.value.operation == "mach-lookup" and isinstance(raised.value, PermissionError)
+    assert raised.value.profile_line.startswith("(allow mach-lookup ")
+
+
 def test_more_than_there_is_memory_is_an_error_before_anything_starts():
     with pytest.raises(fp.MemoryLimit, match="MiB"):
         fp.spawn(["no-such-program"], fp.Spec.bytes(1 << 39))

@@ -79,6 +79,7 @@ def spawn(
     on_event: Callable[[Event], object] | None = None,
     restart: bool | Restart = False,
     stall: Stall | None = None,
+    shared_memory: bool = False,
 ) -> Worker:
     """Starts a worker and waits until it is ready for its first frame.
 
@@ -108,6 +109,9 @@ def spawn(
     restart: whether the worker is started again when it has died, in the background and behind the same `Worker`: `True`, or
         when and how often (`Restart`). `recv()` raises each death once, after what was sent before it, and goes on.
     stall: what to do with a worker that does not move (`Stall`); nothing unless given.
+    shared_memory: whether the worker is given nothing but shared memory and pipes, as descriptors. On Linux it never is given
+        anything else; on macOS it then needs no Mach port, which a sandbox may deny (`Denied`), and its frames are not in
+        IOSurfaces.
     """
     options = {
         "slots": slots,
@@ -127,6 +131,7 @@ def spawn(
         "on_event": on_event,
         "restart": restart,
         "stall": stall,
+        "shared_memory": shared_memory,
     }
     sent = _channels("in", input, delivery)
     if output is SAME_AS_INPUT:
