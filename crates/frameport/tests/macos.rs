@@ -47,6 +47,23 @@ fn echoes(worker: &Worker, spec: VideoSpec) {
     }
 }
 
+/// As docs/macos.md has it, to the letter.
+#[expect(clippy::print_stderr, reason = "a program would say it, too")]
+mod page {
+    use frameport::os::macos::WorkerBuilderExt as _;
+    use frameport::{Error, Worker, WorkerBuilder};
+
+    pub(super) fn start(worker: WorkerBuilder) -> Result<Worker, Error> {
+        match worker.clone().spawn() {
+            Err(Error::Denied { operation, profile_line, .. }) => {
+                eprintln!("{operation} is denied, which {profile_line} allows: frames go through shared memory");
+                worker.in_shared_memory().spawn()
+            }
+            started => started,
+        }
+    }
+}
+
 /// M12: what docs/macos.md does where names are denied.
 #[test]
 fn a_denied_worker_says_so_and_is_started_in_shared_memory() {
@@ -56,7 +73,7 @@ fn a_denied_worker_says_so_and_is_started_in_shared_memory() {
         let Error::Denied { operation, profile_line, .. } = &error else { panic!("{error}") };
         assert_eq!(*operation, denied);
         assert!(error.to_string().contains(profile_line), "{error}");
-        echoes(&builder.in_shared_memory().spawn().unwrap(), VideoSpec::new(PixelFormat::Bgra, 64, 48));
+        echoes(&page::start(builder).unwrap(), VideoSpec::new(PixelFormat::Bgra, 64, 48));
     }
 }
 

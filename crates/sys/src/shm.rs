@@ -78,7 +78,8 @@ pub fn check(object: impl AsFd, len: usize, writers: Writers) -> io::Result<()> 
     Ok(())
 }
 
-fn denied(error: Errno) -> io::Error {
+/// The error of what is never refused to us but by a sandbox.
+pub(crate) fn denied(error: Errno) -> io::Error {
     match error {
         Errno::PERM | Errno::ACCESS => io::Error::new(io::ErrorKind::PermissionDenied, SetupError::MemoryDenied),
         other => other.into(),

@@ -208,7 +208,9 @@ impl Map {
     fn of_object(object: &OwnedFd, len: usize, writable: bool) -> io::Result<Self> {
         let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: the kernel picks unused addresses.
-        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, object, 0) }?;
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, object, 0) };
+        // One for writing is refused where it should be, too.
+        let base = base.map_err(|error| if writable { error.into() } else { shm::denied(error) })?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Self { base, len, writable, stamp: ForkStamp::new()? };
         // SAFETY: the range is the mapping just made; this changes what forked children get, not this process.
