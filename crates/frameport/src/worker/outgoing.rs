@@ -69,7 +69,7 @@ impl Outgoing {
         }
     }
 
-    /// Tells the host why this worker does not come to it, unless that was the host's word.
+    /// Tells the host why this worker does not come to it, or not any further, unless that was the host's word.
     pub(super) fn give_up(&self, error: &Error) {
         let short = |text: &str| text.chars().take(LAST_WORDS).collect();
         let message = match error {

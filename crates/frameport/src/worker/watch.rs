@@ -60,7 +60,7 @@ impl Watcher {
                 Ok(read) if read > 0 => decoder.push(bytes.get(..read).unwrap_or_default()),
                 Ok(_) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    let _ = self.state.violation(&error);
+                    self.give_up(&Error::system("taking what the host gives")(error));
                     break;
                 }
                 Err(_) => break,
@@ -82,7 +82,7 @@ impl Watcher {
                 let id = news.pool.id;
                 match ends.map_or(Ok(()), |ends| self.join(ends, news)) {
                     Ok(()) => self.outgoing.tell(&ToHost::Joined { pool: id }),
-                    Err(error) => drop(self.state.violation(&error)),
+                    Err(error) => self.give_up(&error),
                 }
             }
             ToWorker::Retire { pool } => {
@@ -96,6 +96,12 @@ impl Watcher {
             }
             ToWorker::Welcome(_) | ToWorker::Refuse { .. } | ToWorker::Unknown => {}
         }
+    }
+
+    /// What the host has sent is not to be had: the link is over, and the host learns why.
+    fn give_up(&self, error: &Error) {
+        let _ = self.state.violation(error);
+        self.outgoing.give_up(error);
     }
 
     /// Maps a new pool and lets frames come in it.
