@@ -36,7 +36,7 @@ pub(crate) struct Pool {
     pub(crate) view: Option<ImageView>,
     pub(crate) own: OwnPage,
     pub(crate) peer: PeerPage,
-    pixels: Arc<Pixels>,
+    pub(crate) pixels: Arc<Pixels>,
     /// What a binding keeps for it.
     pub(crate) note: PoolNote,
 }

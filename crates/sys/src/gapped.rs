@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::handle::Handle;
+use crate::handle::{Handle, Means};
 use crate::mach::surface::pixel_format;
 use crate::memory::page_size;
 use crate::one_region as region;
@@ -50,9 +50,9 @@ impl Store {
     ///
     /// # Errors
     /// What the system answers.
-    pub fn create(plan: &Plan) -> io::Result<(Self, Pixels)> {
+    pub fn create(plan: &Plan, means: Means) -> io::Result<(Self, Pixels)> {
         let (plan, places) = laid_out(plan);
-        let (store, pixels) = region::Store::create(&plan)?;
+        let (store, pixels) = region::Store::create(&plan, means)?;
         Ok((Self(store), Pixels::new(pixels, plan.slots, places)))
     }
 

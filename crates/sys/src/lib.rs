@@ -13,6 +13,10 @@ mod level;
 pub mod mach;
 #[cfg(any(not(target_os = "macos"), frameport_sim))]
 mod one_means;
+#[cfg_attr(
+    any(frameport_sim, frameport_gaps),
+    allow(dead_code, unreachable_pub, reason = "pools with gaps have their own of some")
+)]
 mod one_region;
 pub mod passing;
 mod plan;

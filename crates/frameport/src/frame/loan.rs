@@ -25,7 +25,7 @@ pub(crate) enum Home {
 }
 
 impl Home {
-    fn pool(&self) -> &Pool {
+    pub(crate) fn pool(&self) -> &Pool {
         match self {
             Self::Channel { lot, .. } => &lot.pool,
             Self::Audience { shared, .. } => &shared.pool,

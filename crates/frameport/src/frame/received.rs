@@ -21,8 +21,8 @@ use crate::trace::Record;
 /// Keeps a received slot from reuse. Clones share it; the last one's drop releases the slot.
 #[derive(Debug)]
 pub struct Hold {
-    source: Arc<Source>,
-    slot: u32,
+    pub(crate) source: Arc<Source>,
+    pub(crate) slot: u32,
     keeper: Keeper,
     access: Option<Access>,
     made: Option<Record>,
@@ -71,7 +71,7 @@ impl Drop for Hold {
 /// A received frame.
 #[derive(Debug)]
 pub struct Frame {
-    hold: Hold,
+    pub(crate) hold: Hold,
     descriptor: Descriptor,
     /// Set where this side gave the frame metadata of its own, for a reply in place.
     meta: Option<Vec<u8>>,

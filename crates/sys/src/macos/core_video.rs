@@ -5,8 +5,9 @@
 
 use std::ptr::NonNull;
 
-use objc2_core_foundation::CFRetained;
-use objc2_core_video::{CVPixelBuffer, CVPixelBufferCreateWithIOSurface};
+pub use objc2_core_foundation::CFRetained;
+pub use objc2_core_video::CVPixelBuffer;
+use objc2_core_video::CVPixelBufferCreateWithIOSurface;
 
 use super::surface::Surface;
 

@@ -8,11 +8,11 @@
 use std::ptr::NonNull;
 
 use objc2_core_foundation::{CFArray, CFDictionary, CFNumber, CFRetained, CFString, CFType};
+pub use objc2_io_surface::IOSurfaceRef;
 use objc2_io_surface::{
-    IOSurfaceLockOptions, IOSurfaceRef, kIOSurfaceAllocSize, kIOSurfaceBytesPerElement, kIOSurfaceBytesPerRow,
-    kIOSurfaceHeight, kIOSurfacePixelFormat, kIOSurfacePlaneBytesPerElement, kIOSurfacePlaneBytesPerRow,
-    kIOSurfacePlaneHeight, kIOSurfacePlaneInfo, kIOSurfacePlaneOffset, kIOSurfacePlaneSize, kIOSurfacePlaneWidth,
-    kIOSurfaceWidth,
+    IOSurfaceLockOptions, kIOSurfaceAllocSize, kIOSurfaceBytesPerElement, kIOSurfaceBytesPerRow, kIOSurfaceHeight,
+    kIOSurfacePixelFormat, kIOSurfacePlaneBytesPerElement, kIOSurfacePlaneBytesPerRow, kIOSurfacePlaneHeight,
+    kIOSurfacePlaneInfo, kIOSurfacePlaneOffset, kIOSurfacePlaneSize, kIOSurfacePlaneWidth, kIOSurfaceWidth,
 };
 
 use super::pixels::{self, Intent, Picture, Place};
