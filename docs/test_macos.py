@@ -1,4 +1,4 @@
-"""The programs of macos.md: the Rust one is in a test, which is compiled for macOS everywhere, the Python one is run."""
+"""The programs of macos.md: the Rust ones are in a test, which is compiled for macOS everywhere, the Python one is run."""
 
 import re
 import sys
@@ -11,18 +11,18 @@ PAGE = (Path(__file__).parent / "macos.md").read_text()
 TESTS = Path(__file__).parent.parent / "crates" / "frameport" / "tests" / "macos.rs"
 
 
-def program(language: str) -> str:
-    return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
+def programs(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_rust_program_is_the_tests_own() -> None:
-    module = re.search(r"mod page \{\n(.*?)^\}", TESTS.read_text(), re.DOTALL | re.MULTILINE)[1]
-    assert textwrap.dedent(module).replace("pub(super) ", "") == program("rust,no_run")
+def test_the_rust_programs_are_the_tests_own() -> None:
+    modules = re.findall(r"^mod \w+ \{\n(.*?)^\}", TESTS.read_text(), re.DOTALL | re.MULTILINE)
+    assert [textwrap.dedent(module).replace("pub(super) ", "") for module in modules] == programs("rust,no_run")
 
 
 def test_the_python_program_starts_a_worker(tmp_path: Path) -> None:
     names = {"fp": fp}
-    exec(program("python"), names)
+    exec(programs("python")[0], names)
     worker = tmp_path / "worker.py"
     worker.write_text("import frameport as fp\nwith fp.connect() as link:\n    for frame in link:\n        link.send_back(frame)\n")
     with names["start"]([sys.executable, str(worker)], fp.Spec("gray", 4, 2)) as w:

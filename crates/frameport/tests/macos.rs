@@ -11,6 +11,15 @@ use frameport::{Audience, Delivery, Error, Link, Restart, Worker, WorkerBuilder}
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// As docs/macos.md has it, to the letter.
+mod shown {
+    use frameport::os::macos::FrameExt as _;
+
+    pub(super) fn show(frame: &frameport::Frame) -> Option<u32> {
+        frame.io_surface().map(|surface| surface.id())
+    }
+}
+
 /// The workers of this file: they send back what they get where they may.
 #[test]
 fn worker_process() {
@@ -19,7 +28,7 @@ fn worker_process() {
     }
     let link = Link::from_env().unwrap();
     while let Ok(mut frame) = link.recv() {
-        if let Some(surface) = frame.io_surface().map(|surface| surface.id()) {
+        if let Some(surface) = shown::show(&frame) {
             frame.set_meta(serde_json::json!({ "surface": surface }).as_object().unwrap());
         }
         let _ = link.send_back(frame);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use frameport::{Bytes, FrameMut, Stats};
+use frameport::{Bytes, Stats};
 use frameport_sys::thread::preempt;
 use frameport_sys::world::{self, Census, Failure, Faults, Random, Report};
 
