@@ -75,6 +75,12 @@ fn a_check_in_of_another_form_is_refused_for_it() {
         raw.payload.truncate(6);
     };
     assert_eq!(it.refused(two), Check::Descriptors { found: 2 });
+    // None, in one that says it has some.
+    let none = |raw: &mut Raw| {
+        (raw.is_complex, raw.items) = (true, vec![]);
+        raw.payload.extend([0; 3]);
+    };
+    assert_eq!(it.refused(none), Check::Descriptors { found: 0 });
     for (item, words, found) in [(Item::Memory(1 << 20), 8, 1), (Item::Ports(vec![own; 30], 20), 8, 2)] {
         let other = |raw: &mut Raw| {
             raw.items = vec![item];
@@ -93,7 +99,7 @@ fn a_check_in_of_another_form_is_refused_for_it() {
     assert_eq!(it.refused(|raw| raw.payload[0] = 2), Check::Version { found: 2 });
     // The host's own entrance, for it to talk to itself.
     assert_eq!(it.refused(|raw| raw.items = vec![Item::Port(to, 19)]), Check::Shared);
-    assert_eq!(it.host.rendezvous.refused(), 18);
+    assert_eq!(it.host.rendezvous.refused(), 19);
     it.end();
 }
 

@@ -3,7 +3,7 @@
 use frameport_sys::mach::surface::Geometry;
 use frameport_sys::mach::{Kern, Name, ReceiveRight, SendRight, Surface, Task};
 
-use crate::kernel::{Kernel, Raw, SimSurface};
+use crate::kernel::{Item, Kernel, Raw, SimSurface};
 use crate::world::UID;
 
 #[test]
@@ -123,6 +123,32 @@ fn what_is_queued_dies_with_its_port() {
 }
 
 #[test]
+fn no_receive_right_comes_to_lie_in_its_own_queue() {
+    let kernel = Kernel::new();
+    let task = kernel.boot(UID).hostile();
+    let ports: [Name; 3] = std::array::from_fn(|_| task.construct(5).unwrap());
+    ports.iter().for_each(|port| task.make_send(*port).unwrap());
+    let moves = |to: usize, item| task.send_raw(&Raw { to: ports[to].0, items: vec![item], ..Raw::default() });
+    assert_eq!(moves(0, Item::Port(ports[0], 16)), Kern::SUCCESS);
+    assert_eq!(moves(1, Item::Guarded(ports[2])), Kern::SUCCESS);
+    assert_eq!(moves(2, Item::Ports(vec![ports[1]], 16)), Kern::SUCCESS);
+    task.kill();
+    kernel.assert_clean();
+}
+
+#[test]
+fn ports_before_one_that_is_refused_are_not_lost() {
+    let kernel = Kernel::new();
+    let task = kernel.boot(UID).hostile();
+    let (to, port) = (task.construct(5).unwrap(), task.construct(5).unwrap());
+    task.make_send(to).unwrap();
+    let items = vec![Item::Ports(vec![port, Name(99)], 16)];
+    assert_eq!(task.send_raw(&Raw { to: to.0, items, ..Raw::default() }), Kern::SEND_INVALID_RIGHT);
+    task.kill();
+    kernel.assert_clean();
+}
+
+#[test]
 fn a_dead_task_leaves_nothing() {
     let kernel = Kernel::new();
     let (task, other) = (kernel.boot(UID), kernel.boot(UID));
@@ -179,7 +205,7 @@ fn a_right_no_message_may_carry_is_a_fault_of_an_honest_task() {
     let task = kernel.boot(UID);
     let there = task.check_in("there").unwrap();
     let to = task.look_up("there").unwrap();
-    let wrong = Raw { to: to.0, items: vec![crate::kernel::Item::Port(Name(99), 17)], ..Raw::default() };
+    let wrong = Raw { to: to.0, items: vec![Item::Port(Name(99), 17)], ..Raw::default() };
     assert_eq!(task.send_raw(&wrong), Kern::SEND_INVALID_RIGHT);
     kernel.assert_found("is no such right");
     assert_eq!(there, to);

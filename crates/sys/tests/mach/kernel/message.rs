@@ -3,7 +3,7 @@
 use frameport_sys::mach::message::{COMPLEX, at};
 use frameport_sys::mach::{Buffer, Kern, Name};
 
-use super::port::{Carried, Kind, PortId};
+use super::port::{Carried, Kind, Port, PortId};
 use super::{State, TaskId};
 
 /// A descriptor as a sender gives it.
@@ -23,6 +23,8 @@ pub(crate) struct Raw {
     pub(crate) moves_to: bool,
     pub(crate) id: i32,
     pub(crate) reply: Option<(Name, u32)>,
+    /// It says that it has descriptors, even where it has none.
+    pub(crate) is_complex: bool,
     pub(crate) items: Vec<Item>,
     pub(crate) payload: Vec<u32>,
 }
@@ -62,6 +64,16 @@ impl Message {
         let items: u32 = self.held.iter().map(|held| if let Held::Port(_) = held { 12 } else { 16 }).sum();
         24 + if self.is_complex { 4 + items } else { 0 } + 4 * self.payload.len() as u32
     }
+
+    /// The ports whose receive rights it carries.
+    fn received(&self) -> impl Iterator<Item = PortId> {
+        let carried = self.held.iter().flat_map(|held| match held {
+            Held::Port(carried) | Held::Guarded(carried) => std::slice::from_ref(carried),
+            Held::Ports(all, _) => all,
+            Held::Memory(_) => &[],
+        });
+        carried.filter(|carried| carried.kind == Kind::Receive).filter_map(|carried| carried.port)
+    }
 }
 
 impl State {
@@ -98,8 +110,8 @@ impl State {
         }
         let payload = (place..size as usize / 4).map(|at| buffer.word(at)).collect();
         let id = buffer.word(at::ID).cast_signed();
-        let moves_to = to_disposition == 17;
-        let raw = Raw { to: buffer.word(at::REMOTE), moves_to, id, reply: None, items, payload };
+        let (moves_to, is_complex) = (to_disposition == 17, bits & COMPLEX != 0);
+        let raw = Raw { to: buffer.word(at::REMOTE), moves_to, id, reply: None, is_complex, items, payload };
         self.send(task, &raw, Some(buffer))
     }
 
@@ -126,7 +138,7 @@ impl State {
             to_kind: Kind::Send,
             id: raw.id,
             reply,
-            is_complex: !raw.items.is_empty(),
+            is_complex: raw.is_complex || !raw.items.is_empty(),
             held: Vec::new(),
             payload: raw.payload.clone(),
             sender: [uid, uid, 0, uid, 0, pid, 0, 1],
@@ -136,13 +148,7 @@ impl State {
                 Item::Port(name, disposition) => self.copy_in_item(task, *name, *disposition).map(Held::Port),
                 Item::Memory(bytes) => Ok(Held::Memory(*bytes)),
                 Item::Guarded(name) => self.copy_in(task, *name, 16).map(Held::Guarded),
-                Item::Ports(names, disposition) => {
-                    let all = names.iter().map(|name| self.copy_in(task, *name, *disposition));
-                    all.collect::<Result<Vec<_>, _>>().map(|all| {
-                        let kind = all.first().map_or(Kind::Send, |carried| carried.kind);
-                        Held::Ports(all, kind)
-                    })
-                }
+                Item::Ports(names, disposition) => self.copy_in_all(task, names, *disposition),
             };
             match held {
                 Ok(held) => message.held.push(held),
@@ -157,6 +163,22 @@ impl State {
         self.enqueue(task, message, back)
     }
 
+    /// Those before one that is refused are destroyed (ipc_kmsg.c, ipc_kmsg_copyin_ool_ports_descriptor).
+    fn copy_in_all(&mut self, task: TaskId, names: &[Name], disposition: u32) -> Result<Held, Kern> {
+        let mut all = Vec::new();
+        for name in names {
+            match self.copy_in_item(task, *name, disposition) {
+                Ok(carried) => all.push(carried),
+                Err(answer) => {
+                    all.into_iter().for_each(|carried| self.release(carried));
+                    return Err(answer);
+                }
+            }
+        }
+        let kind = all.first().map_or(Kind::Send, |carried: &Carried| carried.kind);
+        Ok(Held::Ports(all, kind))
+    }
+
     fn copy_in_item(&mut self, task: TaskId, name: Name, disposition: u32) -> Result<Carried, Kern> {
         if name.is_valid() {
             return self.copy_in(task, name, disposition);
@@ -164,7 +186,26 @@ impl State {
         Ok(Carried { port: None, kind: Kind::Send })
     }
 
+    /// Whether a receive right would come to lie in its own port's queue, directly or by way of others on their way
+    /// (ipc_port.c, ipc_port_check_circularity).
+    fn is_circular(&self, message: &Message) -> bool {
+        let mut ports = Vec::from_iter(message.received().next().map(|_| message.to));
+        while let Some(port) = ports.pop() {
+            if message.received().any(|received| received == port) {
+                return true;
+            }
+            let queued = |it: &Port| it.queue.iter().any(|message| message.received().any(|received| received == port));
+            ports.extend(self.ports.iter().find(|(_, it)| queued(it)).map(|(on_its_way_to, _)| *on_its_way_to));
+        }
+        false
+    }
+
     fn enqueue(&mut self, task: TaskId, message: Message, back: Option<&mut Buffer>) -> Kern {
+        // ipc_kmsg.c, ipc_kmsg_send: such a loop is not made; the message is taken, and destroyed.
+        if self.is_circular(&message) {
+            self.destroy_message(message);
+            return Kern::SUCCESS;
+        }
         let it = self.port(message.to);
         // A dead port, and an object of the kernel's: taken, and destroyed.
         if !it.is_alive || it.object.is_some() || it.is_immortal {
