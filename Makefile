@@ -1,6 +1,9 @@
 # make demo   a real clip through an OpenCV worker: out/demo.mp4, out/demo.png
 # make test   everything: Rust, models of the ring (make test-model), hosts and workers on a simulated system (make test-sim),
-#             Python, across processes, the same with planes laid out as macOS does (make test-gaps), the documents' examples
+#             what peers may send, over small corpora (make test-fuzz), Python, across processes, the same with planes laid
+#             out as macOS does (make test-gaps), the documents' examples
+# make fuzz   what peers may send, under libFuzzer, FUZZ_SECONDS (60) for each target or for the one of TARGET=name; needs a
+#             nightly compiler
 # make bench  latencies beside the floors of the same run
 # make check  what CI asks beside the tests: formatting, lints, documentation, types
 # make check-macos  what of the macOS build can be proven on Linux; on a machine that cannot, says so and passes
@@ -18,7 +21,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 RUST := Cargo.toml Cargo.lock $(shell find crates bindings -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
 PACKAGE := pyproject.toml $(shell find bindings/python/python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: check-macos test-mach-mutants demo test test-rust test-model test-sim test-python test-gaps test-docs bench check setup clean
+.PHONY: check-macos test-mach-mutants demo test test-rust test-model test-sim test-fuzz fuzz test-python test-gaps test-docs bench check setup clean
 
 # The floors of the benchmarks are Linux's: its futex, its pinning to cores.
 MAC := $(filter Darwin,$(shell uname))
@@ -26,7 +29,7 @@ MAC := $(filter Darwin,$(shell uname))
 demo: setup
 	$(PY) examples/demo.py
 
-test: test-rust test-model test-sim test-python $(if $(MAC),,test-gaps) test-docs
+test: test-rust test-model test-sim test-fuzz test-python $(if $(MAC),,test-gaps) test-docs
 
 test-rust: setup
 	cargo test --workspace $(if $(MAC),--exclude frameport-bench) --all-features --locked
@@ -41,6 +44,28 @@ test-model:
 test-sim:
 	RUSTFLAGS="--cfg frameport_sim" CARGO_TARGET_DIR=target/sim \
 	  cargo test --profile model --locked -p frameport --test sim -- $(TEST)
+
+# A workspace of its own, for what its programs need is none of the product's.
+FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+
+# FRAMEPORT_FUZZ_INPUTS=100000 makes up more for each target.
+test-fuzz:
+	cargo test $(FUZZ) --locked
+
+# What is found while it runs is kept in target, and what makes a target fail in fuzz/artifacts: once it is mended, that goes into
+# fuzz/corpus. Nearly all of it is safe Rust, which gains nothing by a sanitizer and is several times as fast without.
+FUZZ_SECONDS ?= 60
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+fuzz: $(CARGO_FUZZ)
+	@for target in $(or $(TARGET),$(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))); do \
+	  mkdir -p target/fuzz/corpus/$$target && \
+	  PATH="$(dir $(abspath $(CARGO_FUZZ))):$$PATH" cargo +nightly fuzz run --sanitizer none --fuzz-dir fuzz --target-dir target/fuzz \
+	    $$target target/fuzz/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+	    -rss_limit_mb=512 -print_final_stats=1 || exit 1; \
+	done
+
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --locked --version 0.13.2 --root target/tools
 
 test-python: setup
 	$(PY) -m pytest -q bindings/python/tests examples
@@ -66,6 +91,8 @@ bench: setup
 check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy $(FUZZ) --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 	$(PY) -m mypy --config-file bindings/python/mypy.ini
 	$(PY) -m mypy.stubtest frameport

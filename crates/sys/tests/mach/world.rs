@@ -20,7 +20,11 @@ pub(crate) const REGIONS: [u64; 2] = [16384, 32768];
 
 /// A nonce of its own for each worker.
 pub(crate) fn nonce(worker: u64) -> Nonce {
-    Nonce::new(std::array::from_fn(|index| (worker as u8).wrapping_mul(31).wrapping_add(index as u8)))
+    Nonce::new(random(worker))
+}
+
+fn random(worker: u64) -> [u8; 32] {
+    std::array::from_fn(|index| (worker as u8).wrapping_mul(31).wrapping_add(index as u8))
 }
 
 /// A host.
@@ -162,7 +166,12 @@ pub(crate) fn bgra() -> Geometry {
 
 /// What a check-in with the nonce of worker 1 says.
 pub(crate) fn payload() -> Vec<u32> {
-    let words = std::array::from_fn::<u8, 32, _>(|index| 31 + index as u8);
-    let words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+    payload_of(1)
+}
+
+/// The same of any worker.
+pub(crate) fn payload_of(worker: u64) -> Vec<u32> {
+    let random = random(worker);
+    let words = random.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     [VERSION].into_iter().chain(words).collect()
 }
