@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_they_were_to_the_last_bit() {
+        for number in [3.283943269517306e-133, 3.3275237887358027e-289, f64::MIN_POSITIVE, 5e-324, f64::MAX] {
+            let fields = Map::from_iter([("number".into(), number.into())]);
+            let event = Event { level: Level::Info, message: String::new(), source: String::new(), fields, dropped: 0 };
+            let mut decoder = Decoder::default();
+            decoder.push(&encode(&ToHost::Event(event.clone())).unwrap());
+            assert_eq!(decoder.decode::<ToHost>().unwrap(), Some(ToHost::Event(event)));
+        }
+    }
+
+    #[test]
     fn a_level_is_its_word() {
         for level in Level::ALL {
             assert_eq!(serde_json::to_value(level).unwrap(), level.as_str());
