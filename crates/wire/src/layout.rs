@@ -94,10 +94,10 @@ pub fn ring_capacity(travellers: u32) -> usize {
     (travellers.clamp(1, MOST_TRAVELLERS) as usize).next_power_of_two()
 }
 
-/// Bytes of a channel block with `capacity` entries.
+/// Bytes of a channel block with `capacity` entries; [`usize::MAX`], as of everything here, where there are too many.
 #[must_use]
 pub const fn block_len(capacity: usize) -> usize {
-    ENTRIES + capacity * WORDS * 8
+    capacity.saturating_mul(WORDS * 8).saturating_add(ENTRIES)
 }
 
 /// Offset of each channel's block, and the length of the whole region, for rings of these capacities.
@@ -108,7 +108,7 @@ pub fn blocks(capacities: &[usize]) -> (Vec<usize>, usize) {
         .iter()
         .map(|&capacity| {
             let start = end;
-            end += block_len(capacity);
+            end = end.saturating_add(block_len(capacity));
             start
         })
         .collect();
@@ -136,7 +136,8 @@ pub const fn released(seq: u64) -> u64 {
 /// Offset of the metadata of `slot` in a page of `slots` slots with `capacity` bytes of metadata each.
 #[must_use]
 pub const fn meta_offset(slots: u32, capacity: u32, slot: u32) -> usize {
-    (slots as usize * 8).next_multiple_of(LINE) + slot as usize * capacity as usize
+    let metas = (slot as usize).saturating_mul(capacity as usize);
+    metas.saturating_add((slots as usize).saturating_mul(8).next_multiple_of(LINE))
 }
 
 /// Bytes of a page.
@@ -158,6 +159,12 @@ mod tests {
         assert_eq!((ticket(0), ticket(5), released(0), released(5)), (1, 6, 3, 13));
         assert_eq!((taken(0), taken(5), OLDEST, VISIT, TAKEN), (2, 12, 8, 64, 72));
         assert_eq!((frame_bit(0), slot_bit(0), frame_bit(1), slot_bit(30)), (1, 2, 4, 1 << 61));
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_are_the_largest_there_is() {
+        assert_eq!(blocks(&[1 << 60, 4]), (vec![128, usize::MAX], usize::MAX));
+        assert_eq!(page_len(u32::MAX, u32::MAX), usize::MAX);
     }
 
     #[test]

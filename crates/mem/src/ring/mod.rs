@@ -63,7 +63,7 @@ const fn word(offset: usize) -> usize {
 
 /// The words of a block with `capacity` entries.
 const fn block_words(capacity: usize) -> usize {
-    word(ENTRIES) + capacity * WORDS
+    capacity.saturating_mul(WORDS).saturating_add(word(ENTRIES))
 }
 
 /// The index of the first word of entry `seq` in a ring whose capacity is `mask` + 1.

@@ -152,4 +152,5 @@ fn a_block_that_does_not_fit_is_refused() {
     assert!(Sender::new(&map, &map, 4, 1).is_none());
     assert!(Receiver::new(&map, &map, 0, 3).is_none());
     assert!(Receiver::new(&map, &map, usize::MAX - 7, CAPACITY).is_none());
+    assert!(Receiver::new(&map, &map, 0, 1 << 61).is_none());
 }
