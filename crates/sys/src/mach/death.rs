@@ -73,8 +73,9 @@ impl<T: Task> News<T> {
 impl<T: Task> Drop for News<T> {
     fn drop(&mut self) {
         // A dead name's notification that nobody has read keeps its reference. Whoever had it watched has released the right
-        // before this, so that no more can come.
-        for _ in 0..NEWS {
+        // before this, so that no more can come. Should somebody have filled the queue, the kernel's own are behind that: the
+        // limit does not hold for them.
+        for _ in 0..2 * NEWS {
             if let Ok(None) | Err(ReceiveError::Failed(_) | ReceiveError::Forked(_)) = self.next(Duration::ZERO) {
                 break;
             }

@@ -75,6 +75,20 @@ fn what_the_kernel_did_not_send_is_no_sign_of_death() {
 }
 
 #[test]
+fn a_death_behind_a_queue_full_of_forgeries_leaves_no_reference() {
+    let kernel = Kernel::new();
+    let mut host = Host::new(&kernel);
+    let pair = host.bring_up(1).unwrap();
+    let forger = kernel.boot(UID).hostile();
+    let to = host.task.grant(pair.host.news().port().name().unwrap(), &forger).0;
+    while forger.send_raw(&Raw { to, id: 72, payload: vec![0, 1, 3], ..Raw::default() }) == Kern::SUCCESS {}
+    forger.kill();
+    pair.task.kill();
+    drop((pair, host));
+    kernel.assert_clean();
+}
+
+#[test]
 fn a_welcome_of_somebody_else_is_refused() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
