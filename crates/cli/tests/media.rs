@@ -49,6 +49,7 @@ fn y4m_comes_back_byte_for_byte() {
         ("YUV4MPEG2 W5 H3 F0:0 Ip A0:0 C422", 15 + 2 * 9),
         ("YUV4MPEG2 W04 H2 F1:1 C444 XCOLORRANGE=FULL", 24),
         ("YUV4MPEG2 W5 H3 F50:1 Cmono", 15),
+        ("YUV4MPEG2 W9 W6 H8 H4 C421 C420", 36),
         ("YUV4MPEG2 W5 H3 F50:1 Cmono16", 30),
     ];
     for (header, bytes) in cases {

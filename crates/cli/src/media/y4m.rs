@@ -66,29 +66,13 @@ impl Y4mSource {
         let line = line.filter(|line| line.starts_with(MAGIC));
         let line = line.ok_or_else(|| wrong("it does not begin with YUV4MPEG2"))?;
 
-        let (mut width, mut height, mut fps, mut aspect) = (None, None, None, None);
-        let (mut colourspace, mut full_range) = ("420jpeg".to_owned(), None);
-        for parameter in String::from_utf8_lossy(&line).split(' ').skip(1) {
-            let mut letters = parameter.chars();
-            let (key, value) = (letters.next(), letters.as_str());
-            match key {
-                Some('W') => width = value.parse().ok(),
-                Some('H') => height = value.parse().ok(),
-                Some('F') => fps = ratio(value).map(|(num, den)| Rational { num, den }),
-                Some('A') => aspect = ratio(value),
-                Some('C') => colourspace = value.to_owned(),
-                Some('X') if value == "COLORRANGE=FULL" => full_range = Some(true),
-                Some('X') if value == "COLORRANGE=LIMITED" => full_range = Some(false),
-                _ => {}
-            }
-        }
-        let (Some(width), Some(height)) = (width, height) else {
+        let header = Header::of(&line);
+        let Header { width: Some(width), height: Some(height), fps, aspect, full_range, .. } = header else {
             return Err(wrong("its header has no width and height"));
         };
-        let known = COLOURSPACES.iter().find(|(tag, _)| *tag == colourspace);
-        let &(_, format) = known.ok_or_else(|| MediaError::Y4mColourspace {
+        let format = header.format().ok_or_else(|| MediaError::Y4mColourspace {
             input: name.to_owned(),
-            found: colourspace.clone(),
+            found: header.colourspace,
             supported: COLOURSPACES.map(|(tag, _)| tag).join(", "),
         })?;
         let colour = Colour { full_range, ..Colour::UNSPECIFIED };
@@ -118,6 +102,42 @@ impl Y4mSource {
 
     fn wrong(&self, detail: impl Into<String>) -> MediaError {
         MediaError::Y4mFrame { input: self.name.clone(), frame: self.frame, detail: detail.into() }
+    }
+}
+
+/// What a header line says; where it says something twice, the last counts.
+struct Header {
+    width: Option<u32>,
+    height: Option<u32>,
+    fps: Option<Rational>,
+    aspect: Option<(u32, u32)>,
+    colourspace: String,
+    full_range: Option<bool>,
+}
+
+impl Header {
+    fn of(line: &[u8]) -> Self {
+        let colourspace = "420jpeg".to_owned();
+        let mut header = Self { width: None, height: None, fps: None, aspect: None, colourspace, full_range: None };
+        for parameter in String::from_utf8_lossy(line).split(' ').skip(1) {
+            let mut letters = parameter.chars();
+            let (key, value) = (letters.next(), letters.as_str());
+            match key {
+                Some('W') => header.width = value.parse().ok(),
+                Some('H') => header.height = value.parse().ok(),
+                Some('F') => header.fps = ratio(value).map(|(num, den)| Rational { num, den }),
+                Some('A') => header.aspect = ratio(value),
+                Some('C') => value.clone_into(&mut header.colourspace),
+                Some('X') if value == "COLORRANGE=FULL" => header.full_range = Some(true),
+                Some('X') if value == "COLORRANGE=LIMITED" => header.full_range = Some(false),
+                _ => {}
+            }
+        }
+        header
+    }
+
+    fn format(&self) -> Option<PixelFormat> {
+        COLOURSPACES.iter().find(|(tag, _)| *tag == self.colourspace).map(|(_, format)| *format)
     }
 }
 
@@ -261,6 +281,11 @@ fn header(origin: &Origin, spec: &VideoSpec) -> Vec<u8> {
         };
         format!("YUV4MPEG2 W0 H0 F{}:{} Ip A{across}:{down} C{range}", fps.num, fps.den).into_bytes()
     });
+    let said = Header::of(&line);
+    if (said.width, said.height, said.format()) == (Some(spec.width), Some(spec.height), Some(spec.format)) {
+        line.push(b'\n');
+        return line;
+    }
     let replaced = |part: &[u8], key: char, value: u32| {
         let same = String::from_utf8_lossy(&part[1..]).parse() == Ok(value);
         (!same).then(|| format!("{key}{value}").into_bytes())
