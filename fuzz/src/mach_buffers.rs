@@ -61,8 +61,11 @@ fn accept(task: &Liar, port: &ReceiveRight<Liar>, choices: &mut Choices<'_>) {
     task.0.borrow_mut().is_sole = !choices.one_in(4);
     match Received::next(port, LIMIT) {
         Ok(Some(message)) => match rendezvous.accept(message, Duration::ZERO) {
-            Ok(Some(accepted)) => assert_eq!(accepted.audit.euid(), UID),
-            Ok(None) => drop(rendezvous.spawned(WorkerId(1), choices.below(9) as u32)),
+            Ok(accepted) => {
+                assert!(accepted.is_none_or(|accepted| accepted.audit.euid() == UID));
+                task.0.borrow().was_check_in();
+                let _ = rendezvous.spawned(WorkerId(0), choices.below(9) as u32);
+            }
             Err(_) => assert_eq!(rendezvous.refused(), 1),
         },
         Ok(None) => {}
@@ -115,6 +118,17 @@ impl Book {
 
     fn count(&mut self, name: Name, by: i64) {
         *self.rights.entry(name).or_default() += by;
+    }
+
+    /// The last message was one send right in 76 bytes, and no reply port.
+    fn was_check_in(&self) {
+        let message = self.last.as_ref().expect("it was destroyed");
+        let words = [at::ID, at::SIZE, at::DESCRIPTORS, at::REMOTE].map(|at| message.word(at));
+        assert_eq!(words, [CHECK_IN.id as u32, 76, 1, 0]);
+        assert_eq!(
+            (message.word(at::BITS) & (COMPLEX | 0x1f), message.word(at::FIRST + 2) >> 16),
+            (COMPLEX, MOVE_SEND)
+        );
     }
 
     fn brought_by_news(&mut self) {

@@ -44,6 +44,8 @@ struct Worker {
     is_honest: bool,
     /// A check-in of its may still be believed.
     is_expected: bool,
+    /// The host believes it.
+    is_welcome: bool,
     /// Its registered port is its own to take out from the moment it looks for its host.
     has_looked: bool,
     offer: Option<Offer<SimTask>>,
@@ -129,6 +131,7 @@ impl Scene {
             sender,
             is_honest: true,
             is_expected: true,
+            is_welcome: false,
             has_looked: false,
             offer: Some(offer),
             at_host: None,
@@ -195,6 +198,7 @@ impl Scene {
         assert_eq!(accepted.audit.euid(), UID);
         assert!(worker.sender == Sender::Anyone || accepted.audit.pid() == worker.task.pid());
         let offer = worker.offer.take().expect("a nonce is good once");
+        worker.is_welcome = accepted.audit.pid() == worker.task.pid();
         worker.at_host = self.host.welcome(offer, accepted).ok();
     }
 
@@ -202,6 +206,7 @@ impl Scene {
         let Some(worker) = self.worker(choices) else { return };
         let Some(checked_in) = worker.checked_in.take() else { return };
         worker.link = checked_in.welcomed(LIMIT).ok();
+        assert!(worker.is_welcome || worker.link.is_none(), "welcomed by somebody else");
         worker.link.iter_mut().for_each(|link| drop(link.take_regions()));
     }
 
@@ -448,7 +453,7 @@ fn payload(from: &Stranger, choices: &mut Choices<'_>) -> Vec<u32> {
         }
         2 => vec![VERSION, REGIONS[0] as u32, 0, REGIONS[1] as u32, 0],
         // A registration or a bundle.
-        3 => vec![choices.below(3) as u32, choices.below(5000) as u32, choices.below(4) as u32],
+        3 => vec![choices.below(3) as u32, choices.one_of(&[0, 1, 2, 4096]), choices.below(4) as u32],
         // A notification.
         4 => vec![0, 1, from.name(choices).0],
         _ => (0..choices.below(90)).map(|_| choices.word()).collect(),

@@ -16,7 +16,7 @@ use frameport_mem::pixels::Bytes;
 use frameport_mem::ring::{Receiver, Sender};
 use frameport_sys::memory::{Map, Region, Writers};
 use frameport_wire::descriptor::Descriptor;
-use frameport_wire::layout::{BLOCKS, ENTRIES, block_len, blocks, page_len, released, taken};
+use frameport_wire::layout::{BLOCKS, ENTRIES, OLDEST, PRODUCED, block_len, blocks, page_len, released, taken};
 
 use crate::choices::Choices;
 use ledger::{Ledger, State};
@@ -114,6 +114,8 @@ fn write(map: &Map, offset: usize, bytes: &[u8]) {
 
 struct Host {
     is_live: bool,
+    /// The worker's control region, and where its channel's block is.
+    seen: (Arc<Map>, usize),
     sender: Sender,
     receiver: Receiver,
     ledger: Ledger,
@@ -127,6 +129,7 @@ struct Host {
     viewed: Vec<u32>,
     /// Sent back in place, and held here.
     returned: Vec<u32>,
+    /// The next entry, or any later one on a live channel.
     received: u64,
 }
 
@@ -137,6 +140,7 @@ impl Host {
         assert_eq!((starts[0], starts[1]), (BLOCKS, BLOCKS + block_len(CAPACITY)));
         Self {
             is_live,
+            seen: (Arc::clone(seen), starts[1]),
             sender: Sender::new(own, seen, starts[0], CAPACITY).expect("it fits"),
             receiver: Receiver::new(own, seen, starts[1], CAPACITY).expect("it fits"),
             ledger: Ledger::new(SLOTS, is_live),
@@ -162,7 +166,9 @@ impl Host {
                 Some(())
             }
             _ => {
+                let known = self.sender.known_taken();
                 let taken = self.sender.taken().ok()?;
+                assert!((known..=self.sender.next_seq()).contains(&taken));
                 match choices.below(4) {
                     0 => drop(self.ledger.write_off(taken)),
                     _ if !self.is_live => self.ledger.note_taken(taken),
@@ -218,12 +224,25 @@ impl Host {
     }
 
     fn look(&mut self) -> Option<()> {
-        if !self.is_live {
-            return self.ledger.look(|slot| self.page.state(slot)).ok();
-        }
-        let visit = self.sender.visit().ok()?;
+        let before: Vec<State> = self.ledger.slots().map(|(_, slot)| slot.state).collect();
         let oldest = self.sender.oldest();
-        self.ledger.settle(visit, oldest, |slot| self.page.state(slot)).ok()
+        if self.is_live {
+            let visit = self.sender.visit().ok()?;
+            self.ledger.settle(visit, oldest, |slot| self.page.state(slot)).ok()?;
+        } else {
+            self.ledger.look(|slot| self.page.state(slot)).ok()?;
+        }
+        for ((slot, now), before) in self.ledger.slots().zip(before).filter(|((_, now), _)| now.state == State::Free) {
+            let is_home = match before {
+                State::Sent { ring_seq } | State::Held { ring_seq } | State::Off { ring_seq, visit: None } => {
+                    self.page.state(slot) == released(ring_seq)
+                }
+                State::Queued { ring_seq } => ring_seq < oldest || self.page.state(slot) == released(ring_seq),
+                _ => true,
+            };
+            assert!(is_home, "{now:?} was {before:?}");
+        }
+        Some(())
     }
 
     /// An answer in place, as `RecvEnd::poll` takes it.
@@ -234,10 +253,25 @@ impl Host {
         };
         let Some(words) = words.ok()? else { return Some(()) };
         let descriptor = Descriptor::decode(words).ok()?;
-        self.received += 1;
+        assert!(if self.is_live { descriptor.ring_seq >= self.received } else { descriptor.ring_seq == self.received });
+        self.received = descriptor.ring_seq + 1;
+        let (mut produced, mut oldest) = ([0; 8], [0; 8]);
+        let block = Bytes::new(&self.seen.0, self.seen.1, 16).expect("inside");
+        assert!(block.copy_to(PRODUCED, &mut produced) && block.copy_to(OLDEST, &mut oldest));
+        let may_be_taken = u64::from_le_bytes(oldest)..u64::from_le_bytes(produced);
+        assert!(!self.is_live || may_be_taken.contains(&descriptor.ring_seq), "taken beyond {may_be_taken:?}");
         let slot = descriptor.slot;
         let word = if slot < SLOTS { self.page.state(slot) } else { 0 };
+        let before = self.ledger.slots().find(|(index, _)| *index == slot).map(|(_, slot)| slot.state);
         self.ledger.returned(slot, descriptor.generation, word).ok()?;
+        let is_told = match before.expect("the ledger knows it") {
+            State::Sent { ring_seq } => word != released(ring_seq),
+            State::Queued { ring_seq } | State::Doubt { ring_seq, .. } | State::Held { ring_seq } => {
+                word == taken(ring_seq)
+            }
+            _ => true,
+        };
+        assert!(is_told, "{before:?}, which {word} ends otherwise");
         assert!(slot < SLOTS && self.loans.iter().all(|loan| loan.0 != slot) && !self.returned.contains(&slot));
         assert_eq!(descriptor.generation, self.generations[slot as usize]);
         self.returned.push(slot);
