@@ -45,15 +45,15 @@ test-sim:
 	RUSTFLAGS="--cfg frameport_sim" CARGO_TARGET_DIR=target/sim \
 	  cargo test --profile model --locked -p frameport --test sim -- $(TEST)
 
-# A workspace of its own, for what its programs need is none of the product's.
-FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+# A workspace of its own, for what its programs need is none of the product's; what both need is built once.
+FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target
 
 # FRAMEPORT_FUZZ_INPUTS=100000 makes up more for each target.
 test-fuzz:
 	cargo test $(FUZZ) --locked
 
 # What is found while it runs is kept in target, and what makes a target fail in fuzz/artifacts: once it is mended, that goes into
-# fuzz/corpus. Nearly all of it is safe Rust, which gains nothing by a sanitizer and is several times as fast without.
+# fuzz/corpus. Nearly all of it is safe Rust, where a sanitizer has nothing to find.
 FUZZ_SECONDS ?= 60
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
 fuzz: $(CARGO_FUZZ)

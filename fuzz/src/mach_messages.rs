@@ -74,10 +74,6 @@ impl Stranger {
             None => [Name::NULL, Name::DEAD, Name(choices.word())][choices.below(3)],
         }
     }
-
-    fn learn(&mut self, name: Option<Name>) {
-        self.names.extend(name);
-    }
 }
 
 struct Scene {
@@ -403,7 +399,7 @@ impl Scene {
                 let (name, mut buffer) = (stranger.name(choices), Buffer::new());
                 // Keeps what it gets.
                 if stranger.task.receive(name, &mut buffer, 0) == Kern::SUCCESS {
-                    stranger.learn(Some(Name(buffer.word(at::FIRST))));
+                    stranger.names.push(Name(buffer.word(at::FIRST)));
                 }
             }),
         }
