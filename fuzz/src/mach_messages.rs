@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_sys::mach::check_in::{VERSION, id};
+use frameport_sys::mach::death::Fate;
 use frameport_sys::mach::handover::{self, Bundle};
 use frameport_sys::mach::host::{HostLink, Offer};
 use frameport_sys::mach::message::at;
@@ -210,17 +211,18 @@ impl Scene {
     fn watch(&mut self) {
         for worker in &mut self.workers {
             let lives = worker.is_honest && worker.task.is_alive();
-            if let Some(at_host) = &worker.at_host {
-                let _ = at_host.check_port();
-                if let Ok(Some(sign)) = at_host.news().next(Duration::ZERO) {
-                    assert!(!lives || worker.link.is_none(), "{sign:?} of a worker that lives");
-                    worker.at_host = None;
-                }
+            if let Some(at_host) = &worker.at_host
+                && let Ok(Some(fate)) = at_host.fate()
+            {
+                // Somebody else may have lied in its name.
+                let lied = matches!(fate, Fate::Lied(_));
+                assert!(lied || !lives || worker.link.is_none(), "{fate:?} of a worker that lives");
+                worker.at_host = None;
             }
             if let Some(link) = &worker.link
-                && let Ok(Some(sign)) = link.news().next(Duration::ZERO)
+                && let Ok(Some(fate)) = link.fate()
             {
-                assert!(!lives || worker.at_host.is_none(), "{sign:?} of a host that lives");
+                assert!(!lives || worker.at_host.is_none(), "{fate:?} of a host that lives");
                 worker.link = None;
             }
         }
@@ -358,7 +360,8 @@ impl Scene {
                 }
             }
             2 => {
-                let sandbox = Sandbox { register: false, look_up: choices.one_in(2), surfaces: choices.one_in(2) };
+                let (look_up, surfaces) = (choices.one_in(2), choices.one_in(2));
+                let sandbox = Sandbox { look_up, surfaces, ..Sandbox::default() };
                 worker.into_iter().for_each(|worker| self.kernel.state().space(worker).sandbox = sandbox);
             }
             3 => self.kernel.state().dies_after_send = worker,
@@ -414,7 +417,7 @@ impl Scene {
         }
         self.serve(None);
         let pair = self.host.bring_up(MOST as u64).expect("a worker is still welcome");
-        pair.host.check_port().expect("nobody has sent there");
+        assert!(matches!(pair.host.fate(), Ok(None)), "it lives, and nobody has sent there");
         self.strangers.iter().for_each(|stranger| stranger.task.kill());
         // Those that have not got to it have their host's right among their registered ports.
         self.workers.iter().filter(|worker| !worker.has_looked).for_each(|worker| worker.task.kill());
