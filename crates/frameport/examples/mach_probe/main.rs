@@ -2,7 +2,7 @@
 //! in. Not run so far: no Mac was at hand.
 //!
 //! ```sh
-//! cargo run --release -p frameport-sys --example mach_probe
+//! cargo run --release -p frameport --example mach_probe
 //! ```
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
