@@ -1,5 +1,6 @@
 """What the tests share: workers from a few lines of code, and pictures known to the last byte."""
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 import frameport as fp
 
 HERE = Path(__file__).parent
+
+# What workers need to find this folder, and the package that this process uses.
+ENV = {"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
 
 ECHO = """
     import frameport as fp
@@ -53,7 +57,7 @@ def start(program):
     running = []
 
     def spawn(code: str, *specs, **options) -> fp.Worker:
-        env = {"PYTHONPATH": str(HERE)} | options.pop("env", {})
+        env = ENV | options.pop("env", {})
         worker = fp.spawn(program(code), *specs, env=env, ready_timeout=60, **options)
         running.append(worker)
         return worker

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import HERE
+from conftest import ENV
 
 import frameport as fp
 
@@ -20,8 +20,6 @@ INVERT = """
     def process(frame):
         frame.array[:] = 255 - frame.array
 """
-
-ENV = {"PYTHONPATH": str(HERE)}
 
 
 def numbered(count):
