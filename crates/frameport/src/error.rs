@@ -162,6 +162,15 @@ pub enum Error {
         /// What it did not do in time.
         what: String,
     },
+    /// Its host could not hand something over to the worker, a pool or parameters, for want of what that takes: descriptors, memory,
+    /// room in a queue that only the worker fills. It was killed.
+    #[error("worker '{link}' could not be told what its host has changed, and was killed: {what}")]
+    Untold {
+        /// Which link.
+        link: String,
+        /// What the system said.
+        what: String,
+    },
     /// The worker let go of nothing for longer than [`stall`](crate::WorkerBuilder::stall) allows; it was killed.
     #[error("worker '{link}' has stalled and was killed: {what}; see what it does for so long, or allow more time")]
     Stalled {
@@ -299,7 +308,14 @@ impl Error {
 
     /// Whether it says that a worker is dead, or about to be.
     pub(crate) fn is_death(&self) -> bool {
-        matches!(self, Self::WorkerDied(_) | Self::Violation { .. } | Self::CutOff { .. } | Self::Stalled { .. })
+        matches!(
+            self,
+            Self::WorkerDied(_)
+                | Self::Violation { .. }
+                | Self::CutOff { .. }
+                | Self::Stalled { .. }
+                | Self::Untold { .. }
+        )
     }
 
     /// Without a dead worker's last words.

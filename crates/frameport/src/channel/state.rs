@@ -32,6 +32,8 @@ pub(crate) enum End {
     CutOff(String),
     /// The worker let go of nothing for longer than its host puts up with.
     Stalled(String),
+    /// Nothing could be handed over to the worker any more.
+    Untold(String),
     /// The host is gone.
     HostGone,
 }
@@ -39,7 +41,7 @@ pub(crate) enum End {
 impl End {
     /// Whether it is one that a worker's next life can follow.
     pub(crate) fn is_death(&self) -> bool {
-        matches!(self, Self::Died(_) | Self::Violation(_) | Self::CutOff(_) | Self::Stalled(_))
+        matches!(self, Self::Died(_) | Self::Violation(_) | Self::CutOff(_) | Self::Stalled(_) | Self::Untold(_))
     }
 }
 
@@ -293,6 +295,7 @@ impl LinkState {
             End::Violation(what) => Error::Violation { link: self.name.clone(), what: what.clone() },
             End::CutOff(what) => Error::CutOff { link: self.name.clone(), what: what.clone() },
             End::Stalled(what) => Error::Stalled { link: self.name.clone(), what: what.clone() },
+            End::Untold(what) => Error::Untold { link: self.name.clone(), what: what.clone() },
         }
     }
 

@@ -263,7 +263,7 @@ impl Supervised {
     /// Tells the worker something about pools.
     fn tell(&self, message: &ToWorker, handles: Vec<Handle>) -> Result<(), Error> {
         let bytes = control::encode(message).map_err(|error| Error::Protocol { what: error.to_string() })?;
-        self.outbox.pool(&self.control, bytes, handles);
+        self.told(self.outbox.pool(&self.control, bytes, handles));
         Ok(())
     }
 

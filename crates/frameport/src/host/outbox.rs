@@ -6,6 +6,7 @@
 //! waits for it but these, and there are few, for the next change of a spec waits until the worker has taken part in the last.
 
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::sync::{OnceLock, PoisonError};
 
 use frameport_sys::handle::Handle;
@@ -45,12 +46,13 @@ impl Outbox {
     }
 
     /// Sends parameters, in place of those that have not left yet.
-    pub(super) fn params(&self, control: &Control, message: Vec<u8>) {
+    ///
+    /// # Errors
+    /// What keeps anything from reaching the worker, here and below; not that it is gone, which its death tells.
+    pub(super) fn params(&self, control: &Control, message: Vec<u8>) -> io::Result<()> {
         let mut pending = self.lock();
         pending.params = Some(message);
-        if !pending.watched {
-            self.write(pending, control);
-        }
+        if pending.watched { Ok(()) } else { self.write(pending, control) }
     }
 
     /// How much is still to be said about pools.
@@ -59,49 +61,47 @@ impl Outbox {
     }
 
     /// Says something about pools, after all that was said before.
-    pub(super) fn pool(&self, control: &Control, message: Vec<u8>, handles: Vec<Handle>) {
+    pub(super) fn pool(&self, control: &Control, message: Vec<u8>, handles: Vec<Handle>) -> io::Result<()> {
         let mut pending = self.lock();
         pending.pools.push_back((message, handles));
-        if !pending.watched {
-            self.write(pending, control);
-        }
+        if pending.watched { Ok(()) } else { self.write(pending, control) }
     }
 
     /// Says that the link is over.
-    pub(super) fn close(&self, control: &Control, message: Vec<u8>) {
+    pub(super) fn close(&self, control: &Control, message: Vec<u8>) -> io::Result<()> {
         let mut pending = self.lock();
         pending.close = Some(message);
-        self.write(pending, control);
+        self.write(pending, control)
     }
 
     /// There may be room.
-    pub(super) fn on_room(&self, control: &Control) {
+    pub(super) fn on_room(&self, control: &Control) -> io::Result<()> {
         let pending = self.lock();
-        if pending.watched {
-            self.write(pending, control);
-        }
+        if pending.watched { self.write(pending, control) } else { Ok(()) }
     }
 
-    fn write(&self, mut pending: MutexGuard<'_, Pending>, control: &Control) {
-        let stuck = pending.write(control);
+    fn write(&self, mut pending: MutexGuard<'_, Pending>, control: &Control) -> io::Result<()> {
+        let written = pending.write(control);
+        let stuck = *written.as_ref().unwrap_or(&false);
         if stuck != pending.watched
             && let (Some(&token), Ok(service)) = (self.token.get(), Service::get())
         {
             service.watch_room(control, token, stuck);
             pending.watched = stuck;
         }
+        written.map(drop)
     }
 }
 
 impl Pending {
     /// Writes what there is room for; whether anything is left that room would help.
-    fn write(&mut self, control: &Control) -> bool {
+    fn write(&mut self, control: &Control) -> io::Result<bool> {
         loop {
             if self.begun.is_empty() {
                 let next = self.close.take().map(|close| (close, Vec::new()));
                 let next = next.or_else(|| self.pools.pop_front());
                 let next = next.or_else(|| self.params.take().map(|params| (params, Vec::new())));
-                let Some(next) = next else { return false };
+                let Some(next) = next else { return Ok(false) };
                 (self.begun, self.handles) = next;
             }
             match control.send_some(&self.begun, &self.handles) {
@@ -109,11 +109,12 @@ impl Pending {
                     self.handles.clear();
                     self.begun.drain(..sent.min(self.begun.len()));
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-                Err(_) => {
-                    // Nobody is there any more.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => {
+                    // What is left is for nobody.
                     *self = Self { watched: self.watched, ..Self::default() };
-                    return false;
+                    let is_gone = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+                    return if is_gone { Ok(false) } else { Err(error) };
                 }
             }
         }

@@ -106,7 +106,7 @@ impl Service {
                 let Some(worker) = worker else { continue };
                 match token % KINDS {
                     CONTROL if !worker.on_control(TURN_CHUNKS) => self.poller.remove(&worker.control),
-                    CONTROL => worker.outbox.on_room(&worker.control),
+                    CONTROL => worker.on_room(),
                     STDERR if !worker.on_stderr(TURN_CHUNKS) => {
                         worker.stderr.iter().for_each(|stderr| self.poller.remove(stderr));
                     }

@@ -330,9 +330,21 @@ impl Supervised {
         }
     }
 
+    /// There may be room for what it is yet to be told.
+    pub(super) fn on_room(&self) {
+        self.told(self.outbox.on_room(&self.control));
+    }
+
+    /// A worker that is not told what others know, or what it must use, is none to go on with.
+    pub(super) fn told(&self, result: std::io::Result<()>) {
+        if let Err(why) = result {
+            self.state.give_up(End::Untold(why.to_string()));
+        }
+    }
+
     /// Says which parameters are the newest.
     pub(super) fn set_params(&self, version: u64, message: Vec<u8>) {
-        self.outbox.params(&self.control, message);
+        self.told(self.outbox.params(&self.control, message));
         self.state.set_params(version);
     }
 
@@ -340,7 +352,7 @@ impl Supervised {
     pub(super) fn end(&self, grace: Duration) -> Exit {
         self.ends.get().into_iter().flat_map(|ends| &ends.send).for_each(|end| end.close());
         if let Ok(close) = control::encode(&ToWorker::Close) {
-            self.outbox.close(&self.control, close);
+            self.told(self.outbox.close(&self.control, close));
         }
         let mut steps = [Signal::TERM, Signal::KILL].into_iter();
         let mut limit = grace;

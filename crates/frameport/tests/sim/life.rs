@@ -82,6 +82,35 @@ fn starts() {
     });
 }
 
+/// A worker to which something cannot be handed over ends with the reason: nobody waits in vain for what it was not told.
+#[test]
+fn untold() {
+    explore("untold", 1000, |seed| {
+        world(seed, faults(seed)).run(|| {
+            drop(start());
+            let before = world::census(world::this_process());
+            let worker = start().unwrap();
+            world::change_faults(|faults| faults.sends = 4);
+            let mut change = || -> Result<(), Error> {
+                let capacity = 40 + world::below(9) as usize;
+                worker.change_spec(BytesSpec::new(capacity))?;
+                worker.send(worker.loan()?)?;
+                worker.recv_timeout(Duration::from_secs(1)).map(drop)
+            };
+            let ended = (0..200).find_map(|_| match change() {
+                // It sends half of them back.
+                Ok(()) | Err(Error::Timeout { .. }) => None,
+                Err(error) => Some(error),
+            });
+            let is_told = matches!(&ended, Some(Error::Untold { what, .. }) if what.contains("faults"));
+            ensure(is_told, || format!("{ended:?}"));
+            ensure(worker.wait_exit(Duration::from_secs(1)).is_some(), || "it lives on".to_owned());
+            drop(worker);
+            check_left(before);
+        })
+    });
+}
+
 /// Parameters are there at once, however early the worker asks.
 #[test]
 fn early_parameters() {

@@ -99,6 +99,10 @@ impl Control {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let (channel, side, _) = self.parts()?;
+        if side == 0 {
+            // The host's.
+            check(|state| state.faults.sends)?;
+        }
         let copies: Vec<What> = handles.iter().filter_map(Handle::what).collect();
         sched::inside(|state| {
             let room = state.faults.control_room;

@@ -45,6 +45,8 @@ pub struct Faults {
     pub regions: u64,
     /// No handle can be made: too many open files.
     pub handles: u64,
+    /// Nothing can be said to a worker: no memory for what it takes.
+    pub sends: u64,
     /// No thread can be started.
     pub threads: u64,
     /// No process can be started.
@@ -71,6 +73,7 @@ impl Default for Faults {
             short_reads: 0,
             regions: 0,
             handles: 0,
+            sends: 0,
             threads: 0,
             spawns: 0,
             control_room: 200 << 10,
