@@ -15,7 +15,7 @@ use frameport_sys::mach::host::{HostLink, Offer};
 use frameport_sys::mach::message::at;
 use frameport_sys::mach::received::ReceiveError;
 use frameport_sys::mach::rendezvous::{Accepted, Sender, WorkerId};
-use frameport_sys::mach::surface::{Key, Opened, Registrar};
+use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::worker::{CheckedIn, WorkerLink};
 use frameport_sys::mach::{Buffer, Kern, Name, Received, SendRight, Task};
 
@@ -53,7 +53,6 @@ struct Worker {
     at_host: Option<HostLink<SimTask>>,
     checked_in: Option<CheckedIn<SimTask>>,
     link: Option<WorkerLink<SimTask>>,
-    registrar: Registrar<SimSurface>,
     surfaces: Vec<Arc<SimSurface>>,
     opened: Opened<SimSurface>,
     /// Bundles the host has handed over, and those that were taken.
@@ -134,7 +133,6 @@ impl Scene {
             at_host: None,
             checked_in: None,
             link: None,
-            registrar: Registrar::new(),
             surfaces: Vec::new(),
             opened: Opened::new(),
             given: 0,
@@ -254,7 +252,7 @@ impl Scene {
         if is_surface && worker.surfaces.len() < SLOTS as usize {
             let surface = Arc::new(SimSurface::create(&kernel, &task, nv12()));
             let key = Key { pool: 0, slot: worker.surfaces.len() as u32, of: SLOTS };
-            if worker.registrar.register(at_host.peer(), key, &surface, LIMIT).is_ok() {
+            if register(at_host.peer(), key, &surface, LIMIT).is_ok() {
                 worker.surfaces.push(surface);
             }
         } else {

@@ -14,7 +14,7 @@ use frameport_sys::handle::Means;
 use frameport_sys::inherit::take_link;
 use frameport_sys::mach::check_in::Hello;
 use frameport_sys::mach::pool::Slots;
-use frameport_sys::mach::surface::{Key, Opened, Registrar};
+use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Outgoing, ReceiveRight, Received, Surface as _, Task};
 use frameport_sys::memory::{Map, Region, Writers};
@@ -295,9 +295,9 @@ fn ten_thousand_registrations_leave_no_name_and_no_surface_in_use() {
     let port = ReceiveRight::new(&ThisTask, 16).unwrap();
     let to = port.make_send().unwrap();
     let surface = bgra();
-    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let mut opened = Opened::new();
     for number in 0..10_000 {
-        registrar.register(&to, Key { pool: number, slot: 0, of: 1 }, &surface, MINUTE).unwrap();
+        register(&to, Key { pool: number, slot: 0, of: 1 }, &surface, MINUTE).unwrap();
         let message = Received::next(&port, MINUTE).unwrap().unwrap();
         let all = opened.open(&ThisTask, message, std::process::id(), number).unwrap().unwrap();
         let slots = Arc::new(Slots::adopt(all, 1, &surface.geometry()).unwrap());
@@ -365,10 +365,9 @@ fn a_full_queue_keeps_no_surface_in_use() {
     let port = ReceiveRight::new(&ThisTask, 1).unwrap();
     let to = port.make_send().unwrap();
     let (first, second) = (bgra(), bgra());
-    let mut registrar = Registrar::new();
-    registrar.register(&to, Key { pool: 1, slot: 0, of: 2 }, &first, Duration::ZERO).unwrap();
+    register(&to, Key { pool: 1, slot: 0, of: 2 }, &first, Duration::ZERO).unwrap();
     for _ in 0..100 {
-        registrar.register(&to, Key { pool: 1, slot: 1, of: 2 }, &second, Duration::ZERO).unwrap_err();
+        register(&to, Key { pool: 1, slot: 1, of: 2 }, &second, Duration::ZERO).unwrap_err();
         assert!(!second.is_in_use());
     }
     assert!(first.is_in_use());

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use frameport_sys::surface::Surface;
+use frameport_wire::layout::MAX_CHANNELS;
 
 use crate::audience::Audience;
 use crate::error::Error;
@@ -25,6 +26,12 @@ pub use frameport_sys::core_video::{CFRetained, CVPixelBuffer};
 #[cfg(feature = "metal")]
 pub use frameport_sys::metal::{Device, Retained, Texture};
 pub use frameport_sys::surface::IOSurfaceRef;
+
+const _: () = {
+    // A worker has room for the surfaces of all its pools, two for each channel.
+    let most = 2 * MAX_CHANNELS * frameport_sys::pixels::MAX_SLOTS as usize;
+    assert!(most <= frameport_sys::mach::surface::MAX_SURFACES);
+};
 
 /// A frame as the system's frameworks have it. For those whose pool is in shared memory (other formats, planes you have placed
 /// yourself, more than sixteen slots, workers and audiences in shared memory) there is nothing to give.

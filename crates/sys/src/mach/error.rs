@@ -251,12 +251,12 @@ pub enum SetupError {
         /// Expected and found.
         mismatch: Mismatch,
     },
-    /// More surfaces than a peer may have.
-    #[error("slot {slot} would be surface {limit} and one: retire a pool first")]
+    /// More surfaces than a worker can have use for.
+    #[error("the host hands over more than {limit} surfaces: that of slot {slot} is refused")]
     TooManySurfaces {
         /// The slot.
         slot: u32,
-        /// Most surfaces of one peer.
+        /// Most surfaces of a worker.
         limit: usize,
     },
     /// The other side reads no messages.

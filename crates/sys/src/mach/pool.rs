@@ -119,6 +119,12 @@ impl<S: Surface> Drop for Access<S> {
         let Some(slot) = self.slots.slots.get(self.slot as usize) else { return };
         let mut users = slot.users();
         let [readers, writers] = &mut *users;
+        // A look that was a writer's lock may have been a reader's look: what it saw stays locked.
+        if let (Intent::Write, Some((1, hold)), Some((_, read))) = (self.intent, &*writers, readers.as_mut())
+            && hold.is_locked
+        {
+            read.lock();
+        }
         let users = if self.intent == Intent::Read { readers } else { writers };
         match users {
             Some((count, _)) if *count > 1 => *count -= 1,

@@ -3,7 +3,7 @@
 //! *Who calls it*: the control channel on both sides, and [`pool`](super::pool). *Invariants*: a surface's port exists from its
 //! creation to the end of one message: moved to the worker, or released where that fails; the worker opens the surface and
 //! releases the port at once, whatever came of it, for a living port keeps the surface in use for ever. The surfaces of a pool
-//! cross in the order of their slots. No more than [`MAX_SURFACES`] belong to one peer. *A hostile peer*: a worker sends no
+//! cross in the order of their slots. A worker has [`MAX_SURFACES`] at most. *A hostile peer*: a worker sends no
 //! surfaces, and the worker believes its host's process alone.
 
 use std::fmt;
@@ -18,8 +18,8 @@ use super::right::SendRight;
 use super::task::{Kern, Surface, Task};
 use crate::plan::Picture;
 
-/// Most surfaces one peer may have, all pools together.
-pub const MAX_SURFACES: usize = 64;
+/// Most surfaces a worker opens: all of two pools of sixteen slots, as many as a pool of surfaces has, for each of 31 channels.
+pub const MAX_SURFACES: usize = 31 * 2 * 16;
 /// Most planes of a surface.
 pub const MAX_PLANES: usize = 4;
 
@@ -135,55 +135,24 @@ pub struct Key {
 /// The form of a registration: the surface's port; its key.
 pub const REGISTER: Shape = Shape { id: id::REGISTER, ports: 1, payload: 3 };
 
-/// Those of `known` that are still there.
-fn living<S>(known: &mut Vec<Weak<S>>) -> usize {
-    known.retain(|surface| surface.strong_count() > 0);
-    known.len()
-}
-
-/// The host's record of the surfaces one worker has been handed.
-#[derive(Debug)]
-pub struct Registrar<S>(Vec<Weak<S>>);
-
-impl<S: Surface> Registrar<S> {
-    /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Hands a surface to the worker.
-    ///
-    /// # Errors
-    /// Too many that are still there; the worker's queue is full ([`SetupError::QueueFull`]) or it is gone; the system makes no
-    /// port. No right of it is left then.
-    pub fn register<T: Task<Surface = S>>(
-        &mut self,
-        to: &SendRight<T>,
-        key: Key,
-        surface: &Arc<S>,
-        limit: Duration,
-    ) -> Result<(), SetupError> {
-        if living(&mut self.0) >= MAX_SURFACES {
-            return Err(SetupError::TooManySurfaces { slot: key.slot, limit: MAX_SURFACES });
-        }
-        let name = to.task().surface_port(surface)?;
-        let port = SendRight::own(to.task(), name).ok_or(Kern::FAILURE)?;
-        let message = Outgoing::new(id::REGISTER, vec![key.pool, key.slot, key.of]).moving(port);
-        message.send(to, limit).map_err(|error| match error {
-            SendError::Full => SetupError::QueueFull { slot: key.slot },
-            SendError::Gone => SetupError::Died(Sign::DeadName),
-            other => SetupError::Send(other),
-        })?;
-        self.0.push(Arc::downgrade(surface));
-        Ok(())
-    }
-}
-
-impl<S: Surface> Default for Registrar<S> {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Hands a surface to the worker.
+///
+/// # Errors
+/// The worker's queue is full ([`SetupError::QueueFull`]) or it is gone; the system makes no port. No right of it is left then.
+pub fn register<T: Task>(
+    to: &SendRight<T>,
+    key: Key,
+    surface: &Arc<T::Surface>,
+    limit: Duration,
+) -> Result<(), SetupError> {
+    let name = to.task().surface_port(surface)?;
+    let port = SendRight::own(to.task(), name).ok_or(Kern::FAILURE)?;
+    let message = Outgoing::new(id::REGISTER, vec![key.pool, key.slot, key.of]).moving(port);
+    message.send(to, limit).map_err(|error| match error {
+        SendError::Full => SetupError::QueueFull { slot: key.slot },
+        SendError::Gone => SetupError::Died(Sign::DeadName),
+        other => SetupError::Send(other),
+    })
 }
 
 /// The worker's record of its surfaces, and those of a pool of which some are still to come.
@@ -225,7 +194,8 @@ impl<S: Surface> Opened<S> {
         if key.pool != number || key.slot as usize != self.arriving.len() || key.slot >= key.of {
             return Err(Check::Content.into());
         }
-        if living(&mut self.known) >= MAX_SURFACES {
+        self.known.retain(|surface| surface.strong_count() > 0);
+        if self.known.len() >= MAX_SURFACES {
             return Err(SetupError::TooManySurfaces { slot: key.slot, limit: MAX_SURFACES });
         }
         let surface = Arc::new(surface.ok_or(SetupError::SurfaceLookupFailed { slot: key.slot })?);

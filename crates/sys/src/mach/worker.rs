@@ -16,8 +16,9 @@ use super::right::{Forked, ReceiveRight, SendRight};
 use super::slot;
 use super::task::{Kern, Name, Task};
 
-/// Messages the worker's port can hold: the welcome, and the regions and surfaces of all its pools.
-const QUEUE: u32 = 256;
+/// Messages the worker's port can hold, the most there may be (`MACH_PORT_QLIMIT_LARGE`, osfmk/mach/port.h): the welcome, and of 31
+/// channels' pools sixteen surfaces and two pages each; what follows waits until the worker has taken those.
+const QUEUE: u32 = 1024;
 
 /// Finds the port of the host: by name, else in the registered port.
 ///

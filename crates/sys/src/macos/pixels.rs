@@ -14,14 +14,14 @@ use super::memory::ForkStamp;
 use super::surface::{Surface, geometry};
 use crate::mach::SetupError;
 use crate::mach::pool;
-use crate::mach::surface::{Geometry, MAX_SURFACES};
+use crate::mach::surface::Geometry;
 use crate::one_region as region;
 pub use crate::plan::{Intent, Picture, Place, Plan, Plane};
 use crate::writers::Writers;
 
-/// Most slots of a pool of surfaces: two channels of a link, both while they change their spec, have room for them all.
-const MAX_SLOTS: u32 = 16;
-const _: () = assert!(4 * MAX_SLOTS as usize <= MAX_SURFACES);
+/// Most slots of a pool of surfaces, for whose messages a worker has room ([`crate::mach::surface::MAX_SURFACES`]); with more it is
+/// a region.
+pub const MAX_SLOTS: u32 = 16;
 
 type Slots = Arc<pool::Slots<Surface>>;
 
@@ -161,7 +161,7 @@ impl Pixels {
     pub fn slot(&self, slot: u32) -> Option<(NonNull<u8>, usize)> {
         match &self.0 {
             Memory::Region(pixels) => pixels.slot(slot),
-            Memory::Surfaces { slots, .. } => Some((slots.look(slot)?.base(), self.stride())),
+            Memory::Surfaces { slots, .. } => Some((slots.look(slot)?.base()?, self.stride())),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::mach::check_in::id;
 use crate::mach::death::{Fate, Watch};
 use crate::mach::host::HostLink;
 use crate::mach::received::Received;
-use crate::mach::surface::{Key, Opened, Registrar};
+use crate::mach::surface::{Key, Opened, register};
 use crate::mach::worker::WorkerLink;
 use crate::mach::{Check, SetupError, handover};
 use crate::passing::{self, Giver, Taker};
@@ -112,7 +112,6 @@ pub struct Control {
     /// What is ahead of the bytes it belongs to. Held while something is sent.
     ahead: Mutex<Ahead>,
     /// The surfaces the worker was sent, or has opened.
-    registrar: Mutex<Registrar<Surface>>,
     opened: Mutex<Opened<Surface>>,
     /// Milliseconds a read may take; zero: any time.
     read_limit: AtomicU64,
@@ -122,9 +121,9 @@ impl Control {
     fn new(read: OwnedFd, write: OwnedFd, queue: Arc<Queue>, side: Side) -> io::Result<Self> {
         queue.change(EventFilter::Read(read.as_raw_fd()), EventFlags::ADD, PIPE)?;
         let (handed, read_limit) = (AtomicU32::new(0), AtomicU64::new(0));
-        let (ahead, registrar, opened) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (ahead, opened) = (Mutex::default(), Mutex::default());
         let watch = Mutex::default();
-        Ok(Self { read, write, queue, side, watch, handed, ahead, registrar, opened, read_limit })
+        Ok(Self { read, write, queue, side, watch, handed, ahead, opened, read_limit })
     }
 
     /// Two connected ends, both close-on-exec: the host's, and the worker's to be spawned with.
@@ -270,12 +269,9 @@ impl Control {
                     give(link, &fileports(descriptors)?).map_err(failed)?;
                 }
                 (To::Port(link), Kind::Surfaces(surfaces)) => {
-                    let mut registrar = self.registrar.lock().unwrap_or_else(PoisonError::into_inner);
                     let of = u32::try_from(surfaces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
                     for (slot, surface) in (0..).zip(surfaces).skip(ahead.surfaces as usize) {
-                        registrar
-                            .register(link.peer(), Key { pool: number, slot, of }, surface, left())
-                            .map_err(failed)?;
+                        register(link.peer(), Key { pool: number, slot, of }, surface, left()).map_err(failed)?;
                         ahead.surfaces += 1;
                     }
                 }

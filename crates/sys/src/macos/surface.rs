@@ -19,6 +19,13 @@ use super::pixels::{self, Intent, Picture, Place};
 use crate::mach::surface::{Geometry, MAX_PLANES, Plane, pixel_format};
 use crate::mach::{Kern, Name};
 
+// As IOSurfaceRef.h has them. objc2's panic where there is no address.
+#[link(name = "IOSurface", kind = "framework")]
+unsafe extern "C" {
+    fn IOSurfaceGetBaseAddress(surface: &IOSurfaceRef) -> Option<NonNull<u8>>;
+    fn IOSurfaceGetBaseAddressOfPlane(surface: &IOSurfaceRef, plane: usize) -> Option<NonNull<u8>>;
+}
+
 /// A surface this process holds.
 #[derive(Debug)]
 pub struct Surface {
@@ -112,9 +119,16 @@ impl Surface {
         Some((CFArray::from_retained_objects(&made), IOSurfaceRef::align_property(all, end)))
     }
 
-    /// The first byte. To be asked for while it is locked, and used as long.
-    pub(super) fn base(&self) -> NonNull<u8> {
-        self.surface.base_address().cast()
+    /// The first byte, if this process can map it. To be asked for while it is locked, and used as long.
+    pub(super) fn base(&self) -> Option<NonNull<u8>> {
+        // SAFETY: the surface lives for the call.
+        unsafe { IOSurfaceGetBaseAddress(&self.surface) }
+    }
+
+    /// The first byte of a plane it has, likewise.
+    fn base_of_plane(&self, index: usize) -> Option<NonNull<u8>> {
+        // SAFETY: as above.
+        unsafe { IOSurfaceGetBaseAddressOfPlane(&self.surface, index) }
     }
 
     /// The system's own object.
@@ -150,7 +164,8 @@ impl crate::mach::Surface for Surface {
         let it = &self.surface;
         // Addresses are good while it is locked (IOSurfaceRef.h).
         let is_locked = self.lock(Intent::Read).is_ok();
-        let (planes, base) = (it.plane_count(), it.base_address().addr().get());
+        let (planes, base) = (it.plane_count(), self.base());
+        let offset = |index| Some(self.base_of_plane(index)?.addr().get().wrapping_sub(base?.addr().get()));
         let plane = |index: usize| {
             if planes == 0 && index == 0 {
                 let (width, height) = (fitting(it.width()), fitting(it.height()));
@@ -163,14 +178,15 @@ impl crate::mach::Surface for Surface {
                 width: fitting(it.width_of_plane(index)),
                 height: fitting(it.height_of_plane(index)),
                 stride: fitting(it.bytes_per_row_of_plane(index)),
-                offset: fitting(it.base_address_of_plane(index).addr().get().wrapping_sub(base)),
+                offset: fitting(offset(index).unwrap_or(usize::MAX)),
             }
         };
         let geometry = Geometry {
             format: it.pixel_format(),
             width: fitting(it.width()),
             height: fitting(it.height()),
-            plane_count: fitting(planes.max(1)),
+            // One that cannot be mapped is nothing that was agreed.
+            plane_count: base.map_or(0, |_| fitting(planes.max(1))),
             planes: std::array::from_fn::<_, MAX_PLANES, _>(plane),
             len: it.alloc_size() as u64,
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frameport_sys::mach::pool::Slots;
-use frameport_sys::mach::surface::{Key, Opened, Registrar};
+use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::{Received, SetupError, Surface as _};
 
 use crate::kernel::{Kernel, SimSurface, SimTask};
@@ -35,9 +35,9 @@ fn link(
     plant(&worker, false);
     *started = Some(worker.clone());
     let pair = host.meet(1, offer, worker.clone())?;
-    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let mut opened = Opened::new();
     let surface = Arc::new(SimSurface::create(kernel, task, nv12()));
-    registrar.register(pair.host.peer(), Key { pool: 0, slot: 0, of: 1 }, &surface, LIMIT)?;
+    register(pair.host.peer(), Key { pool: 0, slot: 0, of: 1 }, &surface, LIMIT)?;
     if let Ok(Some(message)) = Received::next(pair.worker.port(), Duration::ZERO)
         && let Some(all) = opened.open(&worker, message, pair.worker.host(), 0)?
     {

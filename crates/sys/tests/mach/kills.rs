@@ -7,7 +7,7 @@ use std::time::Duration;
 use frameport_sys::mach::death::Fate;
 use frameport_sys::mach::pool::Slots;
 use frameport_sys::mach::rendezvous::Sender;
-use frameport_sys::mach::surface::{Key, Opened, Registrar};
+use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::{Received, SetupError, Surface as _};
 use frameport_sys::pixels::Intent;
 
@@ -59,12 +59,12 @@ fn link(
         host.rendezvous.forget(frameport_sys::mach::rendezvous::WorkerId(1));
     }
     let pair = pair?;
-    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
+    let mut opened = Opened::new();
     let ours = Arc::new(Slots::create(3, || Some(SimSurface::create(kernel, task, nv12())))?);
     let filled = ours.access(0, Intent::Write);
     ours.look(0);
     for (slot, surface) in (0..).zip(ours.surfaces()) {
-        registrar.register(pair.host.peer(), Key { pool: 0, slot, of: 3 }, surface, LIMIT)?;
+        register(pair.host.peer(), Key { pool: 0, slot, of: 3 }, surface, LIMIT)?;
     }
     drop(filled);
     // One it reads, and one it has gone over to when it is killed, or given up.

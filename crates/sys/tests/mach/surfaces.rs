@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use frameport_sys::mach::error::Sign;
 use frameport_sys::mach::pool::Slots;
-use frameport_sys::mach::surface::{Geometry, Key, MAX_SURFACES, Opened, Registrar};
+use frameport_sys::mach::surface::{Geometry, Key, MAX_SURFACES, Opened, register};
 use frameport_sys::mach::{Check, Kern, Received, SetupError, Surface};
 use frameport_sys::pixels::Intent;
 
@@ -34,13 +34,12 @@ fn pool(host: &Host, slots: u32, geometry: Geometry) -> Arc<Pool> {
 /// A host and a worker that has got a pool, as handle `number`.
 struct Shared {
     pair: Pair,
-    registrar: Registrar<SimSurface>,
     opened: Opened<SimSurface>,
 }
 
 impl Shared {
     fn new(host: &mut Host) -> Self {
-        Self { pair: host.bring_up(1).unwrap(), registrar: Registrar::new(), opened: Opened::new() }
+        Self { pair: host.bring_up(1).unwrap(), opened: Opened::new() }
     }
 
     fn hand_over(&mut self, pool: &Pool, number: u32, agreed: &Geometry) -> Result<Arc<Pool>, SetupError> {
@@ -48,7 +47,7 @@ impl Shared {
         let mut all = None;
         for (slot, surface) in (0..).zip(pool.surfaces()) {
             let key = Key { pool: number, slot, of };
-            self.registrar.register(self.pair.host.peer(), key, surface, LIMIT)?;
+            register(self.pair.host.peer(), key, surface, LIMIT)?;
             all = self.opened.open(&self.pair.task, next(&self.pair), self.pair.worker.host(), number)?;
             assert_eq!(all.is_none(), self.opened.is_partial());
             // No port is left to keep it in use.
@@ -110,11 +109,19 @@ fn a_surface_is_locked_from_the_first_look_to_the_last_who_may_look() {
     assert_eq!(surface.locks(), [0, 1]);
     assert!(surface.is_in_use());
     let third = ours.access(1, Intent::Read).unwrap();
+    // What the third saw was locked by the writer: it stays so.
+    ours.look(1).unwrap();
+    assert_eq!(surface.locks(), [0, 1]);
+    drop(writer);
+    assert_eq!(surface.locks(), [1, 0]);
+    drop(third);
+    assert_eq!(surface.locks(), [0, 0]);
+    assert!(!surface.is_in_use());
+    // A writer that nobody looked by leaves the readers as they are.
+    let (reader, writer) = (ours.access(1, Intent::Read).unwrap(), ours.access(1, Intent::Write).unwrap());
     drop(writer);
     assert_eq!(surface.locks(), [0, 0]);
-    assert!(surface.is_in_use());
-    drop(third);
-    assert!(!surface.is_in_use());
+    drop(reader);
     assert!(!ours.surface(0).unwrap().is_in_use());
     // Nobody has it: where it lies is all that may be asked.
     ours.look(0).unwrap();
@@ -167,16 +174,15 @@ fn a_full_queue_gives_the_port_back() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let mut registrar = Registrar::new();
     let surface = surface(&host, nv12());
     kernel.state().is_full_for = Some(host.task.id());
     for _ in 0..100 {
-        let answer = registrar.register(pair.host.peer(), key(3), &surface, LIMIT);
+        let answer = register(pair.host.peer(), key(3), &surface, LIMIT);
         assert_eq!(answer, Err(SetupError::QueueFull { slot: 3 }));
         assert!(!surface.is_in_use());
     }
     kernel.state().is_full_for = None;
-    registrar.register(pair.host.peer(), key(3), &surface, LIMIT).unwrap();
+    register(pair.host.peer(), key(3), &surface, LIMIT).unwrap();
     assert!(surface.is_in_use(), "a queued message pins its surface");
     drop((pair, surface, host));
     kernel.assert_clean();
@@ -196,13 +202,13 @@ fn an_interrupted_send_is_begun_anew_and_loses_nothing() {
     }
     // Without end, or with the end of the worker in between.
     let surface = surface(&host, nv12());
-    let (pair, mut registrar) = (&shared.pair, Registrar::new());
+    let pair = &shared.pair;
     kernel.state().interrupts = Some((host.task.id(), 100));
-    let answer = registrar.register(pair.host.peer(), key(1), &surface, LIMIT);
+    let answer = register(pair.host.peer(), key(1), &surface, LIMIT);
     assert_eq!(answer, Err(SetupError::QueueFull { slot: 1 }));
     kernel.state().interrupts = Some((host.task.id(), 1));
     kernel.state().dies_after_interruption = Some(pair.task.id());
-    let answer = registrar.register(pair.host.peer(), key(1), &surface, LIMIT);
+    let answer = register(pair.host.peer(), key(1), &surface, LIMIT);
     assert_eq!(answer, Err(SetupError::Died(Sign::DeadName)));
     assert!(!surface.is_in_use());
     drop((surface, shared, host));
@@ -295,10 +301,9 @@ fn a_pool_comes_whole_and_in_order_or_not_at_all() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let mut registrar = Registrar::new();
     let surface = surface(&host, nv12());
-    let mut send = |opened: &mut Opened<SimSurface>, pool, slot, of| {
-        registrar.register(pair.host.peer(), Key { pool, slot, of }, &surface, LIMIT).unwrap();
+    let send = |opened: &mut Opened<SimSurface>, pool, slot, of| {
+        register(pair.host.peer(), Key { pool, slot, of }, &surface, LIMIT).unwrap();
         opened.open(&pair.task, next(&pair), pair.worker.host(), 5).map(|all| all.map(|all| all.len()))
     };
     let wrong = Err(SetupError::PeerRejected(Check::Content));
@@ -318,28 +323,26 @@ fn a_pool_comes_whole_and_in_order_or_not_at_all() {
 }
 
 #[test]
-fn no_peer_has_more_surfaces_than_agreed_at_a_time() {
+fn a_worker_opens_no_more_surfaces_than_it_can_have_use_for() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let pair = host.bring_up(1).unwrap();
-    let (mut registrar, mut opened) = (Registrar::new(), Opened::new());
-    let surfaces: Vec<_> = (0..MAX_SURFACES).map(|_| surface(&host, nv12())).collect();
-    let open = |opened: &mut Opened<SimSurface>| opened.open(&pair.task, next(&pair), pair.worker.host(), 5);
-    for (slot, surface) in (0..).zip(&surfaces) {
-        registrar.register(pair.host.peer(), key(slot), surface, LIMIT).unwrap();
-        assert_eq!(open(&mut opened).unwrap().map(|all| all.len()), None);
+    let mut opened = Opened::new();
+    let mut send = |surface: &Arc<SimSurface>| {
+        register(pair.host.peer(), Key { pool: 5, slot: 0, of: 1 }, surface, LIMIT).unwrap();
+        opened.open(&pair.task, next(&pair), pair.worker.host(), 5)
+    };
+    let mut has = Vec::new();
+    for _ in 0..MAX_SURFACES {
+        has.extend(send(&surface(&host, nv12())).unwrap().unwrap());
     }
-    let (beyond, slot) = (surface(&host, nv12()), MAX_SURFACES as u32);
-    let expected = SetupError::TooManySurfaces { slot, limit: MAX_SURFACES };
-    assert_eq!(registrar.register(pair.host.peer(), key(slot), &beyond, LIMIT), Err(expected.clone()));
-    Registrar::new().register(pair.host.peer(), key(slot), &beyond, LIMIT).unwrap();
-    assert_eq!(open(&mut opened).unwrap_err(), expected);
+    let beyond = surface(&host, nv12());
+    assert_eq!(send(&beyond).unwrap_err(), SetupError::TooManySurfaces { slot: 0, limit: MAX_SURFACES });
     assert!(!beyond.is_in_use());
     // Those that are given up make room.
-    drop((surfaces, opened));
-    registrar.register(pair.host.peer(), key(0), &beyond, LIMIT).unwrap();
-    assert_eq!(open(&mut Opened::new()).unwrap().map(|all| all.len()), None);
-    drop((beyond, pair, host));
+    has.pop();
+    assert_eq!(send(&beyond).unwrap().map(|all| all.len()), Some(1));
+    drop((has, opened, beyond, pair, host));
     kernel.assert_clean();
 }
 
