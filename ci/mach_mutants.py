@@ -127,6 +127,8 @@ MUTANTS = [
      "surface.begin_use();\n        let is_locked = surface.lock(intent).is_ok();\n        Self { surface, intent, is_locked }"),
     ("readers locked where somebody writes", "pool.rs", "writers.as_mut().or(readers.as_mut())", "readers.as_mut().or(writers.as_mut())"),
     ("readers unlocked with the last writer", "pool.rs", "hold.is_locked", "false"),
+    ("views write on after a send", "pool.rs", "hold.only_read();", ""),
+    ("views lose their lock with a send", "pool.rs", "self.surface.lock(Intent::Read).is_ok();\n            self", "false;\n            self"),
     ("unlocked though not locked", "pool.rs", "if self.is_locked {", "if true {"),
     ("not unlocked", "pool.rs", "self.surface.unlock(self.intent);", ""),
     ("unlocked with other options", "pool.rs", "self.surface.unlock(self.intent);", "self.surface.unlock(Intent::Read);"),

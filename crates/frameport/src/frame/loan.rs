@@ -243,7 +243,7 @@ impl FrameMut {
 
     /// This side writes no more: what it wrote is there for whoever sees the frame from now on.
     pub(crate) fn end_access(&mut self) {
-        self.access = None;
+        self.access.take().into_iter().for_each(Access::pass_on);
     }
 }
 

@@ -114,6 +114,18 @@ pub struct Access<S: Surface> {
     intent: Intent,
 }
 
+impl<S: Surface> Access<S> {
+    /// Ends the access of one who wrote and passes the slot on: views that are left only read from now on, so that nothing of
+    /// theirs is written over what others write.
+    pub fn pass_on(self) {
+        if let Some(slot) = self.slots.slots.get(self.slot as usize)
+            && let [_, Some((_, hold))] = &mut *slot.users()
+        {
+            hold.only_read();
+        }
+    }
+}
+
 impl<S: Surface> Drop for Access<S> {
     fn drop(&mut self) {
         let Some(slot) = self.slots.slots.get(self.slot as usize) else { return };
@@ -152,6 +164,16 @@ impl<S: Surface> Hold<S> {
     /// was locked last.
     fn lock(&mut self) {
         self.is_locked = self.is_locked || self.surface.lock(self.intent).is_ok();
+    }
+
+    /// Locked throughout, if it was: what is looked at stays where it is.
+    fn only_read(&mut self) {
+        if self.intent == Intent::Write && self.is_locked {
+            let is_locked = self.surface.lock(Intent::Read).is_ok();
+            self.surface.unlock(Intent::Write);
+            self.is_locked = is_locked;
+        }
+        self.intent = Intent::Read;
     }
 }
 

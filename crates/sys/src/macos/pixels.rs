@@ -201,6 +201,15 @@ pub struct Access {
     stamp: ForkStamp,
 }
 
+impl Access {
+    /// Ends the access of one who wrote and passes the slot on: views that are left only read from now on.
+    pub fn pass_on(mut self) {
+        if !self.stamp.forked() {
+            self.used.take().into_iter().for_each(pool::Access::pass_on);
+        }
+    }
+}
+
 impl Drop for Access {
     fn drop(&mut self) {
         if self.stamp.forked() {

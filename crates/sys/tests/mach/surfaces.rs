@@ -132,6 +132,36 @@ fn a_surface_is_locked_from_the_first_look_to_the_last_who_may_look() {
 }
 
 #[test]
+fn what_is_passed_on_is_only_read_by_the_views_that_are_left() {
+    let kernel = Kernel::new();
+    let host = Host::new(&kernel);
+    let ours = pool(&host, 1, nv12());
+    let surface = ours.surface(0).unwrap();
+    for looks in [true, false] {
+        let (loan, view) = (ours.access(0, Intent::Write).unwrap(), ours.access(0, Intent::Write).unwrap());
+        if looks {
+            ours.look(0).unwrap();
+            assert_eq!(surface.locks(), [0, 1]);
+        }
+        loan.pass_on();
+        assert_eq!(surface.locks(), [usize::from(looks), 0]);
+        assert!(surface.is_in_use());
+        ours.look(0).unwrap();
+        assert_eq!(surface.locks(), [1, 0]);
+        drop(view);
+        assert!(!surface.is_in_use());
+        assert_eq!(surface.locks(), [0, 0]);
+    }
+    // Nobody else has it.
+    let loan = ours.access(0, Intent::Write).unwrap();
+    ours.look(0).unwrap();
+    loan.pass_on();
+    assert_eq!((surface.locks(), surface.is_in_use()), ([0, 0], false));
+    drop((ours, host));
+    kernel.assert_clean();
+}
+
+#[test]
 fn a_lock_that_is_refused_is_tried_again_and_never_undone() {
     let kernel = Kernel::new();
     let host = Host::new(&kernel);
