@@ -1,7 +1,7 @@
 //! Messages as no kernel writes them, straight to what looks at them: counts, sizes and trailers that lie.
 //!
 //! Whatever a buffer says, each one is destroyed once, as it came but for rights that were taken out, and each of those is
-//! released once.
+//! released once; and but for memory, all of which is to be unmapped.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -167,9 +167,10 @@ impl Book {
         self.next = Some((choices.one_of(&answers), buffer));
     }
 
-    /// A message is as it came, but for rights that were taken.
+    /// A message is as it came, but for rights that were taken and memory that was claimed.
     fn destroy(&mut self, message: &Buffer) {
         let taken = |open: &Buffer| {
+            let open = &claimed(open);
             let changed: Vec<usize> = (0..WORDS).filter(|place| open.word(*place) != message.word(*place)).collect();
             let are_names = changed.iter().all(|place| {
                 let is_name = *place >= at::FIRST && (*place - at::FIRST).is_multiple_of(3);
@@ -188,6 +189,25 @@ impl Book {
         let wrong: Vec<_> = self.rights.iter().filter(|(_, count)| **count != 0).collect();
         assert!(wrong.is_empty(), "left or released twice: {wrong:?}");
     }
+}
+
+/// The message that unmaps all memory of this one: that of its descriptors 1 and 3, and of arrays, 2, that are somewhere.
+fn claimed(message: &Buffer) -> Buffer {
+    let (mut message, mut place) = (message.clone(), at::FIRST);
+    let is_complex = message.word(at::BITS) & COMPLEX > 0;
+    let mut left = if is_complex { message.word(at::DESCRIPTORS) } else { 0 };
+    while left > 0 && place < WORDS {
+        let [low, high, how] = [0, 1, 2].map(|word| message.word(place + word));
+        match how.to_le_bytes() {
+            [_, copy, padding, 1 | 3] => message.set(place + 2, u32::from_le_bytes([1, copy, padding, 1])),
+            [.., 2] if low | high == 0 => message.set(place + 3, 0),
+            [.., (5..)] => break,
+            _ => {}
+        }
+        place += if how >> 24 == 0 { 3 } else { 4 };
+        left -= 1;
+    }
+    message
 }
 
 impl fmt::Debug for Liar {

@@ -20,7 +20,7 @@ use frameport_sys::mach::worker::{CheckedIn, WorkerLink};
 use frameport_sys::mach::{Buffer, Kern, Name, Received, SendRight, Task};
 
 use crate::choices::Choices;
-use crate::kernel::{Item, Kernel, Raw, Sandbox, SimSurface, SimTask};
+use crate::kernel::{Item, Kernel, OutOfLine, Raw, Sandbox, SimSurface, SimTask};
 use crate::world::{Host, LIMIT, REGIONS, UID, nv12, payload_of};
 
 /// Most workers of a run, and most strangers.
@@ -159,11 +159,16 @@ impl Scene {
         worker.checked_in = CheckedIn::new(&worker.task, &hello, REGIONS.len(), LIMIT).ok();
     }
 
-    /// The host takes what came to its entrance, with room for so many names.
+    /// The host takes what came to its entrance, with room for so many names, and for no memory where there is none for them.
     fn serve(&mut self, room: Option<usize>) {
         let Host { kernel, task, entrance, rendezvous, now } = &mut self.host;
         let before = (kernel.names(task), rendezvous.refused());
-        kernel.state().space(task.id()).room = room;
+        let set_room = |room: Option<usize>| {
+            let mut state = kernel.state();
+            let space = state.space(task.id());
+            (space.room, space.is_map_full) = (room, room == Some(0));
+        };
+        set_room(room);
         let (mut accepted, mut early, mut refused) = (Vec::new(), 0, 0);
         for port in entrance.ports() {
             loop {
@@ -182,7 +187,7 @@ impl Scene {
                 }
             }
         }
-        kernel.state().space(task.id()).room = None;
+        set_room(None);
         assert_eq!((kernel.names(task), rendezvous.refused()), (before.0 + accepted.len() + early, before.1 + refused));
         accepted.into_iter().for_each(|accepted| self.believe(accepted));
     }
@@ -432,7 +437,11 @@ fn length(number: u32) -> u64 {
 fn item(from: &Stranger, choices: &mut Choices<'_>) -> Item {
     let (name, disposition) = (from.name(choices), 16 + choices.below(6) as u32);
     match choices.below(8) {
-        0 => Item::Memory(choices.word()),
+        0 => {
+            // Its size says the rest, too.
+            let bytes = choices.word();
+            Item::Memory(OutOfLine { bytes, is_virtual: bytes & 1 > 0, is_volatile: bytes & 2 > 0 })
+        }
         1 => Item::Ports(vec![name; choices.below(40)], disposition),
         2 => Item::Guarded(name),
         _ => Item::Port(name, disposition),

@@ -32,6 +32,14 @@ pub const COPY_SEND: u32 = 19;
 pub const MAKE_SEND: u32 = 20;
 /// `MACH_MSG_PORT_DESCRIPTOR`.
 pub const PORT_DESCRIPTOR: u32 = 0;
+/// `MACH_MSG_OOL_DESCRIPTOR`: memory.
+pub const MEMORY_DESCRIPTOR: u32 = 1;
+/// `MACH_MSG_OOL_PORTS_DESCRIPTOR`: an array of names in memory.
+pub const PORTS_DESCRIPTOR: u32 = 2;
+/// `MACH_MSG_OOL_VOLATILE_DESCRIPTOR`: memory, again.
+pub const VOLATILE_DESCRIPTOR: u32 = 3;
+/// `MACH_MSG_GUARDED_PORT_DESCRIPTOR`.
+pub const GUARDED_DESCRIPTOR: u32 = 4;
 
 /// Words of `mach_msg_header_t`: bits, size, remote port, local port, voucher, id.
 pub const HEADER_WORDS: usize = 6;
@@ -39,6 +47,9 @@ pub const HEADER_WORDS: usize = 6;
 pub const BODY_WORDS: usize = 1;
 /// Words of `mach_msg_port_descriptor_t`: name, padding, and padding:16 | disposition:8 | type:8.
 pub const PORT_WORDS: usize = 3;
+/// Words of any other descriptor. Of memory: address, deallocate:8 | copy:8 | padding:8 | type:8, and size; of an array the
+/// number of names in its place.
+pub const OTHER_WORDS: usize = 4;
 
 /// Places of the header's words.
 pub mod at {

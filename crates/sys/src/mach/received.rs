@@ -1,15 +1,17 @@
 //! A received message, its one guard, and the checks before anything of it is believed.
 //!
 //! *Who calls it*: rendezvous, worker, surfaces and death. *Invariants*: the guard owns every right in the message until
-//! one is taken out, and its name in the buffer is null from then on; dropping the guard releases the rest, once. A right
-//! can be taken, and a word read, only from a message whose shape was found to be exactly the expected one.
+//! one is taken out, and its name in the buffer is null from then on; dropping the guard releases the rest, once, and unmaps
+//! all memory, whatever its sender said of it. A right can be taken, and a word read, only from a message whose shape was
+//! found to be exactly the expected one.
 //! *A hostile peer* decides everything in a message but its local port and its trailer, which the kernel writes.
 
 use std::time::Duration;
 
 use super::error::Check;
 use super::message::{
-    BODY_WORDS, Buffer, COMPLEX, HEADER_WORDS, MOVE_SEND, PORT_DESCRIPTOR, PORT_WORDS, at, milliseconds,
+    BODY_WORDS, Buffer, COMPLEX, GUARDED_DESCRIPTOR, HEADER_WORDS, MEMORY_DESCRIPTOR, MOVE_SEND, OTHER_WORDS,
+    PORT_DESCRIPTOR, PORT_WORDS, PORTS_DESCRIPTOR, VOLATILE_DESCRIPTOR, at, milliseconds,
 };
 use super::right::{Forked, ReceiveRight, SendRight};
 use super::task::{Kern, Name, Task};
@@ -179,11 +181,41 @@ impl<T: Task> Received<T> {
     }
 }
 
+/// Has `mach_msg_destroy` unmap all memory of a message. It would pass over memory that is volatile or whose `deallocate` is
+/// not set (mach_msg.c, mach_msg_destroy), and both are the sender's to choose: `deallocate` says whether it called its
+/// copy a virtual one (ipc_kmsg.c, ipc_kmsg_deflate_memory_descriptor). For an array, it is always set. An array that found
+/// no room has lost its address but not its count (ipc_kmsg_copyout_ool_ports_descriptor): its names would be read at null.
+fn claim_memory(buffer: &mut Buffer) {
+    let complex = buffer.word(at::BITS) & COMPLEX != 0;
+    let (count, mut place) = (if complex { buffer.word(at::DESCRIPTORS) } else { 0 }, at::FIRST);
+    for _ in 0..count.min(Buffer::BYTES) {
+        let how = buffer.word(place + 2);
+        place += match how >> 24 {
+            PORT_DESCRIPTOR => PORT_WORDS,
+            MEMORY_DESCRIPTOR | VOLATILE_DESCRIPTOR => {
+                buffer.set(place + 2, MEMORY_DESCRIPTOR << 24 | how & 0xff_ff00 | 1);
+                OTHER_WORDS
+            }
+            PORTS_DESCRIPTOR => {
+                if (buffer.word(place), buffer.word(place + 1)) == (0, 0) {
+                    buffer.set(place + 3, 0);
+                }
+                OTHER_WORDS
+            }
+            GUARDED_DESCRIPTOR => OTHER_WORDS,
+            _ => return,
+        };
+    }
+}
+
 impl<T: Task> Drop for Received<T> {
     fn drop(&mut self) {
         if self.task.pid() == self.owner {
-            // SAFETY: the kernel wrote the buffer, nobody but `Checked::take` has changed it since, and that sets names to
-            // null; a guard is dropped once.
+            // What came back from a send has no memory.
+            claim_memory(&mut self.buffer);
+            // SAFETY: the kernel wrote the buffer, and nobody has changed it since but `Checked::take`, which sets names to
+            // null, and the line above, which has memory unmapped that the kernel has mapped for this message and nobody
+            // looked at; a guard is dropped once.
             unsafe { self.task.destroy(&mut self.buffer) };
         }
     }

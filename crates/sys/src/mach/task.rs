@@ -184,11 +184,11 @@ pub trait Task: Clone + fmt::Debug {
     /// `mach_msg` with `MACH_RCV_MSG | MACH_RCV_TIMEOUT` and the audit trailer, into the whole buffer. Zero does not wait.
     fn receive(&self, from: Name, into: &mut Buffer, limit_ms: u32) -> Kern;
 
-    /// `mach_msg_destroy`: releases every right and all memory of a message.
+    /// `mach_msg_destroy`: releases every right of a message, and the memory it says is to be deallocated.
     ///
     /// # Safety
-    /// The buffer holds a message as the kernel wrote it, apart from port names since set to null, and was not destroyed
-    /// before: what it says about memory is unmapped unseen.
+    /// The buffer holds a message as the kernel wrote it, apart from names since set to null and memory since marked to be
+    /// deallocated, and was not destroyed before: what it says about memory is unmapped unseen.
     unsafe fn destroy(&self, message: &mut Buffer);
 
     /// `bootstrap_check_in`: the receive right of a name nobody has.

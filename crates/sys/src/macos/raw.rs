@@ -8,14 +8,15 @@ use std::mem::{align_of, offset_of, size_of};
 
 use mach2::kern_return::kern_return_t;
 use mach2::message::{
-    mach_msg_audit_trailer_t, mach_msg_body_t, mach_msg_header_t, mach_msg_ool_descriptor_t, mach_msg_port_descriptor_t,
+    mach_msg_audit_trailer_t, mach_msg_body_t, mach_msg_header_t, mach_msg_ool_descriptor_t,
+    mach_msg_ool_ports_descriptor_t, mach_msg_port_descriptor_t,
 };
 use mach2::port::{
     mach_port_name_t, mach_port_options_t, mach_port_right_t, mach_port_t, mach_port_type_t, mach_port_urefs_t,
 };
 use mach2::vm_types::natural_t;
 
-use crate::mach::message::{BODY_WORDS, Buffer, HEADER_WORDS, PORT_WORDS, at};
+use crate::mach::message::{BODY_WORDS, Buffer, HEADER_WORDS, OTHER_WORDS, PORT_WORDS, at};
 
 unsafe extern "C" {
     /// mach/mach_port.h
@@ -72,6 +73,7 @@ layout!(mach_msg_header_t {
 layout!(mach_msg_body_t { msgh_descriptor_count: 0 } 4);
 layout!(mach_msg_port_descriptor_t { name: 0 } 12);
 layout!(mach_msg_ool_descriptor_t { address: 0, size: 12 } 16);
+layout!(mach_msg_ool_ports_descriptor_t { address: 0, count: 12 } 16);
 layout!(mach_msg_audit_trailer_t {
     msgh_trailer_type: 0,
     msgh_trailer_size: 4,
@@ -81,11 +83,19 @@ layout!(mach_msg_audit_trailer_t {
 } 52);
 layout!(mach_port_options_t { flags: 0, mpl: 4 } 24);
 
+// The bytes of the word between, bit-fields in C, which has no places of those.
+const _: () = {
+    assert!(offset_of!(mach_msg_ool_descriptor_t, deallocate) == 8);
+    assert!(offset_of!(mach_msg_ool_descriptor_t, type_) == 11);
+    assert!(offset_of!(mach_msg_ool_ports_descriptor_t, type_) == 11);
+};
+
 // The places the portable half counts in words.
 const _: () = {
     assert!(HEADER_WORDS * 4 == size_of::<mach_msg_header_t>());
     assert!(BODY_WORDS * 4 == size_of::<mach_msg_body_t>());
     assert!(PORT_WORDS * 4 == size_of::<mach_msg_port_descriptor_t>());
+    assert!(OTHER_WORDS * 4 == size_of::<mach_msg_ool_descriptor_t>());
     assert!(at::BITS * 4 == offset_of!(mach_msg_header_t, msgh_bits));
     assert!(at::SIZE * 4 == offset_of!(mach_msg_header_t, msgh_size));
     assert!(at::REMOTE * 4 == offset_of!(mach_msg_header_t, msgh_remote_port));

@@ -111,7 +111,8 @@ impl Task for ThisTask {
 
     unsafe fn destroy(&self, message: &mut Buffer) {
         let header = message.as_mut_ptr().cast::<mach_msg_header_t>();
-        // SAFETY: by the caller's word the kernel wrote the message, so that its descriptors are what they say.
+        // SAFETY: by the caller's word the kernel wrote the message, so that its descriptors are what they say, and the memory
+        // in them is the message's.
         unsafe { mach_msg_destroy(header) };
     }
 

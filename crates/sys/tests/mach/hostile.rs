@@ -5,7 +5,7 @@ use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, Kern, Name, SetupError, Task};
 
-use crate::kernel::{Item, Kernel, Raw, SimTask};
+use crate::kernel::{Item, Kernel, OutOfLine, Raw, SimTask};
 use crate::world::{Host, LIMIT, REGIONS, UID, payload};
 
 /// A host that expects worker 1, and somebody who may send to it.
@@ -81,7 +81,7 @@ fn a_check_in_of_another_form_is_refused_for_it() {
         raw.payload.extend([0; 3]);
     };
     assert_eq!(it.refused(none), Check::Descriptors { found: 0 });
-    for (item, words, found) in [(Item::Memory(1 << 20), 8, 1), (Item::Ports(vec![own; 30], 20), 8, 2)] {
+    for (item, words, found) in [(Item::memory(1 << 20), 8, 1), (Item::Ports(vec![own; 30], 20), 8, 2)] {
         let other = |raw: &mut Raw| {
             raw.items = vec![item];
             raw.payload.truncate(words);
@@ -141,16 +141,58 @@ fn oversize_and_floods_leave_nothing() {
     };
     assert!(matches!(it.refused(many), Check::Size { .. }));
     let memory = |raw: &mut Raw| {
-        raw.items = vec![Item::Memory(1 << 30); 8];
+        raw.items = vec![Item::memory(1 << 30); 8];
         raw.items.push(Item::Ports(vec![own; 1000], 20));
         raw.payload.clear();
     };
     assert!(matches!(it.refused(memory), Check::Size { .. }));
     // More than the queue holds: the rest never comes.
-    let flood = Raw { items: vec![Item::Memory(4096), Item::Port(own, 20)], ..it.good() };
+    let flood = Raw { items: vec![Item::memory(4096), Item::Port(own, 20)], ..it.good() };
     let sent = (0..1000).filter(|_| it.task.send_raw(&flood) == Kern::SUCCESS).count();
     assert_eq!(sent, 64);
     assert_eq!(it.host.serve().1.len(), 64);
+    it.end();
+}
+
+/// Whatever the sender says of it: libSystem's own `mach_msg_destroy` would leave three of these four.
+#[test]
+fn memory_of_every_kind_goes_with_its_message() {
+    let mut it = Attack::new();
+    let own = it.own;
+    for (is_virtual, is_volatile) in [(true, false), (false, false), (true, true), (false, true)] {
+        let memory = |bytes| Item::Memory(OutOfLine { bytes, is_virtual, is_volatile });
+        let one = |raw: &mut Raw| {
+            raw.items = vec![memory(1 << 30)];
+            raw.payload.truncate(8);
+        };
+        assert_eq!(it.refused(one), Check::Kind { found: if is_volatile { 3 } else { 1 } });
+        // Behind descriptors of every other kind and size, and in a message that has not arrived whole.
+        for room in [None, Some(0)] {
+            let port = it.task.construct(5).unwrap();
+            let many = |raw: &mut Raw| {
+                let ports = Item::Ports(vec![own; 3], 20);
+                raw.items = vec![Item::Port(own, 20), ports, Item::Guarded(port), memory(0), memory(1), memory(2)];
+            };
+            let host = it.host.task.id();
+            it.kernel.state().space(host).room = room;
+            let found = it.refused(many);
+            assert!(matches!((room, found), (None, Check::Size { .. }) | (Some(_), Check::Incomplete)), "{found:?}");
+            it.kernel.state().space(host).room = None;
+        }
+    }
+    it.end();
+}
+
+#[test]
+fn memory_without_room_is_an_incomplete_message() {
+    let mut it = Attack::new();
+    let (own, host) = (it.own, it.host.task.id());
+    it.kernel.state().space(host).is_map_full = true;
+    // An array has no address then, but as many names as before.
+    for item in [Item::memory(1 << 30), Item::Ports(vec![own; 9], 20)] {
+        assert_eq!(it.refused(|raw| raw.items = vec![item, Item::Port(own, 20)]), Check::Incomplete);
+    }
+    it.kernel.state().space(host).is_map_full = false;
     it.end();
 }
 

@@ -1,9 +1,9 @@
 //! The simulated kernel itself: the rules the other tests rest on, and that breaking one is a fault.
 
 use frameport_sys::mach::surface::Geometry;
-use frameport_sys::mach::{Kern, Name, ReceiveRight, SendRight, Surface, Task};
+use frameport_sys::mach::{Buffer, Kern, Name, ReceiveRight, SendRight, Surface, Task};
 
-use crate::kernel::{Item, Kernel, Raw, SimSurface};
+use crate::kernel::{Item, Kernel, OutOfLine, Raw, SimSurface};
 use crate::world::UID;
 
 #[test]
@@ -146,6 +146,27 @@ fn ports_before_one_that_is_refused_are_not_lost() {
     assert_eq!(task.send_raw(&Raw { to: to.0, items, ..Raw::default() }), Kern::SEND_INVALID_RIGHT);
     task.kill();
     kernel.assert_clean();
+}
+
+/// As libSystem does it, and nobody claims the memory before.
+#[test]
+fn a_destroyed_message_keeps_memory_that_is_not_to_be_deallocated() {
+    for (is_virtual, is_volatile) in [(true, false), (false, false), (true, true), (false, true)] {
+        let kernel = Kernel::new();
+        let task = kernel.boot(UID).hostile();
+        let to = task.construct(5).unwrap();
+        task.make_send(to).unwrap();
+        let items = vec![Item::Memory(OutOfLine { bytes: 5, is_virtual, is_volatile })];
+        assert_eq!(task.send_raw(&Raw { to: to.0, items, ..Raw::default() }), Kern::SUCCESS);
+        let mut buffer = Buffer::new();
+        assert_eq!(task.receive(to, &mut buffer, 0), Kern::SUCCESS);
+        // SAFETY: simulated memory only.
+        unsafe { task.destroy(&mut buffer) };
+        let is_left = kernel.verdict().iter().any(|line| line.contains("memory at"));
+        assert_eq!(is_left, is_volatile || !is_virtual);
+        task.kill();
+        kernel.assert_clean();
+    }
 }
 
 #[test]

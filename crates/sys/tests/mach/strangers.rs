@@ -11,7 +11,7 @@ use frameport_sys::mach::surface::Opened;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, Kern, Name, Received, SetupError, Surface, Task};
 
-use crate::kernel::{Item, Kernel, Raw, SimSurface};
+use crate::kernel::{Item, Kernel, OutOfLine, Raw, SimSurface};
 use crate::world::{Host, LIMIT, REGIONS, UID, nv12, payload};
 
 #[test]
@@ -23,7 +23,7 @@ fn whatever_comes_to_a_workers_port_is_a_violation() {
     let own = task.construct(5).unwrap();
     let to = pair.worker.peer().name().unwrap().0;
     let before = kernel.names(&host.task);
-    let items = [vec![], vec![Item::Port(own, 20)], vec![Item::Memory(1 << 20)], vec![Item::Ports(vec![own; 9], 20)]];
+    let items = [vec![], vec![Item::Port(own, 20)], vec![Item::memory(1 << 20)], vec![Item::Ports(vec![own; 9], 20)]];
     for items in items {
         assert_eq!(task.send_raw(&Raw { to, id: id::WELCOME, items, ..Raw::default() }), Kern::SUCCESS);
         assert_eq!(pair.host.fate().unwrap(), Some(Fate::Lied(Check::Id { found: id::WELCOME })));
@@ -156,7 +156,10 @@ fn no_sequence_of_messages_leaves_anything() {
     for _ in 0..20_000 {
         let to = reachable[below(reachable.len())];
         let item = |below: &mut dyn FnMut(usize) -> usize| match below(6) {
-            0 => Item::Memory(below(1 << 20) as u32),
+            0 => {
+                let (bytes, kind) = (below(1 << 20) as u32, below(4));
+                Item::Memory(OutOfLine { bytes, is_virtual: kind & 1 > 0, is_volatile: kind & 2 > 0 })
+            }
             1 => Item::Ports(vec![own; below(20)], 20 + below(2) as u32),
             2 => Item::Port([Name::NULL, Name::DEAD][below(2)], 17),
             3 => Item::Port(reachable[below(2)], 19),

@@ -111,7 +111,7 @@ fn a_violation_is_told_until_the_end() {
     let (to, own) = (pair.worker.peer().name().unwrap().0, task.construct(5).unwrap());
     let mut messages = vec![Raw { to, payload: vec![1; 90], ..Raw::default() }];
     for id in [id::CHECK_IN, id::HAND_OVER, 70, 72] {
-        let items = [vec![], vec![Item::Port(own, 20)], vec![Item::Memory(4096)], vec![Item::Ports(vec![own; 9], 20)]];
+        let items = [vec![], vec![Item::Port(own, 20)], vec![Item::memory(4096)], vec![Item::Ports(vec![own; 9], 20)]];
         messages.extend(items.map(|items| Raw { to, id, items, ..Raw::default() }));
     }
     for message in messages {

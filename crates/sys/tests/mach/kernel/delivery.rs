@@ -3,13 +3,24 @@
 use frameport_sys::mach::message::{COMPLEX, at};
 use frameport_sys::mach::{Buffer, Kern, Name};
 
-use super::message::{Held, Message};
+use super::message::{Held, Message, OutOfLine};
 use super::port::{Carried, Kind};
 use super::{Space, State, TaskId};
 
 /// Bytes of a trailer with and without the audit token.
 const AUDIT: u32 = 52;
 const MINIMAL: u32 = 8;
+/// MACH_MSG_VM_SPACE.
+const VM_SPACE: Kern = Kern(0x1000);
+
+/// Writes a descriptor of memory: its second and third words are deallocate:8 | copy:8 | disposition:8 | type:8 and a size.
+fn describe(buffer: &mut Buffer, place: &mut usize, address: Option<u64>, [how, size]: [u32; 2]) {
+    let address = address.unwrap_or(0);
+    for word in [address as u32, (address >> 32) as u32, how, size] {
+        buffer.set(*place, word);
+        *place += 1;
+    }
+}
 
 impl State {
     /// `ipc_kmsg_copyout_descriptors`; goes on after errors.
@@ -39,38 +50,48 @@ impl State {
                     buffer.set(place + 3, out(self, carried).0);
                     place += 4;
                 }
-                Held::Memory(bytes) => {
-                    self.map_message(task, Vec::new(), bytes, 0, 1, (buffer, place));
-                    place += 4;
+                // ipc_kmsg_copyout_ool_descriptor, ipc_kmsg_deflate_memory_descriptor: to be deallocated if the sender called its
+                // copy virtual; what found no room has no size.
+                Held::Memory(OutOfLine { bytes, is_virtual, is_volatile }) => {
+                    let address = if bytes == 0 { None } else { self.map_message(task, Vec::new()) };
+                    if bytes > 0 && address.is_none() {
+                        error = Some(VM_SPACE);
+                    }
+                    let (kind, copy) = (if is_volatile { 3 } else { 1 }, u32::from(is_virtual));
+                    let size = if address.is_some() { bytes } else { 0 };
+                    let how = [kind << 24 | copy << 8 | copy, size];
+                    describe(buffer, &mut place, address, how);
                 }
+                // ipc_kmsg_copyout_ool_ports_descriptor, ipc_kmsg_deflate_port_array_descriptor: always to be deallocated; an array
+                // that found no room keeps its count.
                 Held::Ports(all, kind) => {
-                    let names: Vec<Name> = all.into_iter().map(|carried| out(self, carried)).collect();
-                    let count = names.len() as u32;
-                    self.map_message(task, names, count, kind.disposition(), 2, (buffer, place));
-                    place += 4;
+                    let how = [2 << 24 | kind.disposition() << 16 | 1 << 8 | 1, all.len() as u32];
+                    let has_room = !self.space(task).is_map_full;
+                    let address = if all.is_empty() {
+                        None
+                    } else if has_room {
+                        let names = all.into_iter().map(|carried| out(self, carried)).collect();
+                        self.map_message(task, names)
+                    } else {
+                        all.into_iter().for_each(|carried| self.release(carried));
+                        error = Some(VM_SPACE);
+                        None
+                    };
+                    describe(buffer, &mut place, address, how);
                 }
             }
         }
         (place, error)
     }
 
-    fn map_message(
-        &mut self,
-        task: TaskId,
-        names: Vec<Name>,
-        size: u32,
-        word: u32,
-        kind: u32,
-        at: (&mut Buffer, usize),
-    ) {
+    /// Memory of a message, with names in it where it is an array of ports.
+    fn map_message(&mut self, task: TaskId, names: Vec<Name>) -> Option<u64> {
         let address = u64::from(self.count()) << 14 | 1 << 40;
-        self.space(task).memory.insert(address, names);
-        let (buffer, place) = at;
-        buffer.set(place, address as u32);
-        buffer.set(place + 1, (address >> 32) as u32);
-        // deallocate:8 | copy:8 | disposition:8 | type:8.
-        buffer.set(place + 2, kind << 24 | word << 16 | 1);
-        buffer.set(place + 3, size);
+        let space = self.space(task);
+        (!space.is_map_full).then(|| {
+            space.memory.insert(address, names);
+            address
+        })
     }
 
     /// `mach_msg` with `MACH_RCV_MSG` (mach_msg.c, mach_msg_receive_results; ipc_kmsg.c, ipc_kmsg_copyout).
@@ -152,13 +173,18 @@ impl State {
             match kind >> 24 {
                 0 => self.destroy_right(task, Name(buffer.word(place)), disposition),
                 4 => self.destroy_right(task, Name(buffer.word(place + 3)), disposition),
+                3 => {}
                 _ => {
                     let address = u64::from(buffer.word(place)) | u64::from(buffer.word(place + 1)) << 32;
-                    let Some(names) = self.space(task).memory.remove(&address) else {
-                        self.fault(task, format!("unmaps {address:#x}"));
-                        return;
-                    };
-                    names.into_iter().for_each(|name| self.destroy_right(task, name, disposition));
+                    let (is_deallocated, size) = (kind & 0xff != 0, buffer.word(place + 3));
+                    let names = self.space(task).memory.get(&address).cloned();
+                    if names.is_none() && size > 0 && (is_deallocated || kind >> 24 == 2) {
+                        self.fault(task, format!("unmaps {address:#x}, or reads there"));
+                    }
+                    names.into_iter().flatten().for_each(|name| self.destroy_right(task, name, disposition));
+                    if is_deallocated && size > 0 {
+                        self.space(task).memory.remove(&address);
+                    }
                 }
             }
             place += if kind >> 24 == 0 { 3 } else { 4 };

@@ -10,10 +10,27 @@ use super::{State, TaskId};
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Port(Name, u32),
-    /// Bytes of memory.
-    Memory(u32),
+    Memory(OutOfLine),
     Ports(Vec<Name>, u32),
     Guarded(Name),
+}
+
+/// Out-of-line memory, by what its receiver sees of it (message.h, mach_msg_ool_descriptor_t). Whether the sender keeps it is
+/// no part of that, but what it keeps nothing of may be of any size (ipc_kmsg.c, ipc_kmsg_copyin_ool_descriptor).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OutOfLine {
+    pub(crate) bytes: u32,
+    /// MACH_MSG_VIRTUAL_COPY, else MACH_MSG_PHYSICAL_COPY.
+    pub(crate) is_virtual: bool,
+    /// MACH_MSG_OOL_VOLATILE_DESCRIPTOR.
+    pub(crate) is_volatile: bool,
+}
+
+impl Item {
+    /// Memory as it is usually sent.
+    pub(crate) fn memory(bytes: u32) -> Self {
+        Self::Memory(OutOfLine { bytes, is_virtual: true, is_volatile: false })
+    }
 }
 
 /// Any message a hostile task can make. The destination is copied unless it says otherwise.
@@ -33,7 +50,7 @@ pub(crate) struct Raw {
 #[derive(Debug)]
 pub(crate) enum Held {
     Port(Carried),
-    Memory(u32),
+    Memory(OutOfLine),
     Ports(Vec<Carried>, Kind),
     Guarded(Carried),
 }
@@ -146,7 +163,7 @@ impl State {
         for item in &raw.items {
             let held = match item {
                 Item::Port(name, disposition) => self.copy_in_item(task, *name, *disposition).map(Held::Port),
-                Item::Memory(bytes) => Ok(Held::Memory(*bytes)),
+                Item::Memory(memory) => Ok(Held::Memory(*memory)),
                 Item::Guarded(name) => self.copy_in(task, *name, 16).map(Held::Guarded),
                 Item::Ports(names, disposition) => self.copy_in_all(task, names, *disposition),
             };

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use frameport_sys::mach::Name;
 
-pub(crate) use message::{Item, Raw};
+pub(crate) use message::{Item, OutOfLine, Raw};
 pub(crate) use surface::SimSurface;
 pub(crate) use task::SimTask;
 
@@ -60,6 +60,8 @@ pub(crate) struct Space {
     confuses: Option<(u32, u32)>,
     /// How many more names fit in, where that is limited.
     pub(crate) room: Option<usize>,
+    /// No more memory fits in.
+    pub(crate) is_map_full: bool,
 }
 
 /// Everything.
