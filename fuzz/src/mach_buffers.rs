@@ -13,7 +13,7 @@ use frameport_sys::mach::check_in::{CHECK_IN, Hello, VERSION, id};
 use frameport_sys::mach::death::News;
 use frameport_sys::mach::error::Sign;
 use frameport_sys::mach::message::{COMPLEX, MOVE_SEND, at};
-use frameport_sys::mach::rendezvous::{Rendezvous, Sender, WorkerId};
+use frameport_sys::mach::rendezvous::{Rendezvous, WorkerId};
 use frameport_sys::mach::surface::{Geometry, Opened};
 use frameport_sys::mach::task::Notify;
 use frameport_sys::mach::worker::CheckedIn;
@@ -54,17 +54,13 @@ pub fn run(bytes: &[u8]) {
 
 fn accept(task: &Liar, port: &ReceiveRight<Liar>, choices: &mut Choices<'_>) {
     let mut rendezvous = Rendezvous::new(UID);
-    for worker in 0..2 {
-        let sender = choices.one_of(&[Sender::Anyone, Sender::Spawned]);
-        rendezvous.expect(WorkerId(worker), nonce(worker), Duration::from_secs(1), sender);
-    }
+    (0..2).for_each(|worker| rendezvous.expect(WorkerId(worker), nonce(worker), Duration::from_secs(1)));
     task.0.borrow_mut().is_sole = !choices.one_in(4);
     match Received::next(port, LIMIT) {
         Ok(Some(message)) => match rendezvous.accept(message, Duration::ZERO) {
             Ok(accepted) => {
-                assert!(accepted.is_none_or(|accepted| accepted.audit.euid() == UID));
+                assert_eq!(accepted.audit.euid(), UID);
                 task.0.borrow().was_check_in();
-                let _ = rendezvous.spawned(WorkerId(0), choices.below(9) as u32);
             }
             Err(_) => assert_eq!(rendezvous.refused(), 1),
         },

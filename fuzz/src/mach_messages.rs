@@ -14,7 +14,7 @@ use frameport_sys::mach::handover::{self, Bundle};
 use frameport_sys::mach::host::{HostLink, Offer};
 use frameport_sys::mach::message::at;
 use frameport_sys::mach::received::ReceiveError;
-use frameport_sys::mach::rendezvous::{Accepted, Sender, WorkerId};
+use frameport_sys::mach::rendezvous::{Accepted, WorkerId};
 use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::worker::{CheckedIn, WorkerLink};
 use frameport_sys::mach::{Buffer, Kern, Name, Received, SendRight, Task};
@@ -41,7 +41,6 @@ pub fn run(bytes: &[u8]) {
 struct Worker {
     id: u64,
     task: SimTask,
-    sender: Sender,
     is_honest: bool,
     /// A check-in of its may still be believed.
     is_expected: bool,
@@ -94,8 +93,7 @@ impl Scene {
 
     fn act(&mut self, choices: &mut Choices<'_>) {
         match choices.below(16) {
-            0 => self.start(choices),
-            1 => self.tell_pid(choices),
+            0 | 1 => self.start(),
             2 => self.check_in(choices),
             3 | 4 => self.serve(None),
             5 => self.read_welcome(choices),
@@ -115,16 +113,15 @@ impl Scene {
         self.workers.get_mut(index)
     }
 
-    fn start(&mut self, choices: &mut Choices<'_>) {
+    fn start(&mut self) {
         if self.workers.len() == MOST {
             return;
         }
-        let (id, sender) = (self.workers.len() as u64, choices.one_of(&[Sender::Anyone, Sender::Spawned]));
-        let (offer, task) = self.host.start(id, sender).expect("the host is well");
+        let id = self.workers.len() as u64;
+        let (offer, task) = self.host.start(id).expect("the host is well");
         self.workers.push(Worker {
             id,
             task,
-            sender,
             is_honest: true,
             is_expected: true,
             is_welcome: false,
@@ -138,17 +135,6 @@ impl Scene {
             given: 0,
             taken: 0,
         });
-    }
-
-    /// The host has learnt the pid of what it spawned.
-    fn tell_pid(&mut self, choices: &mut Choices<'_>) {
-        let Some(worker) = self.worker(choices) else { return };
-        let (index, pid) = (worker.id as usize, worker.task.pid());
-        match self.host.rendezvous.spawned(WorkerId(index as u64), pid) {
-            Ok(Some(accepted)) => self.believe(accepted),
-            Ok(None) => {}
-            Err(_) => self.workers[index].is_expected = false,
-        }
     }
 
     fn check_in(&mut self, choices: &mut Choices<'_>) {
@@ -169,14 +155,13 @@ impl Scene {
             (space.room, space.is_map_full) = (room, room == Some(0));
         };
         set_room(room);
-        let (mut accepted, mut early, mut refused) = (Vec::new(), 0, 0);
+        let (mut accepted, mut refused) = (Vec::new(), 0);
         for port in entrance.ports() {
             loop {
                 match Received::next(port, Duration::ZERO) {
                     Ok(None) => break,
                     Ok(Some(message)) => match rendezvous.accept(message, *now) {
-                        Ok(Some(one)) => accepted.push(one),
-                        Ok(None) => early += 1,
+                        Ok(one) => accepted.push(one),
                         Err(_) => refused += 1,
                     },
                     Err(error @ ReceiveError::Unfit(_)) => {
@@ -188,7 +173,7 @@ impl Scene {
             }
         }
         set_room(None);
-        assert_eq!((kernel.names(task), rendezvous.refused()), (before.0 + accepted.len() + early, before.1 + refused));
+        assert_eq!((kernel.names(task), rendezvous.refused()), (before.0 + accepted.len(), before.1 + refused));
         accepted.into_iter().for_each(|accepted| self.believe(accepted));
     }
 
@@ -196,7 +181,6 @@ impl Scene {
         let worker = &mut self.workers[accepted.worker.0 as usize];
         assert!(std::mem::replace(&mut worker.is_expected, false), "a nonce is good once");
         assert_eq!(accepted.audit.euid(), UID);
-        assert!(worker.sender == Sender::Anyone || accepted.audit.pid() == worker.task.pid());
         let offer = worker.offer.take().expect("a nonce is good once");
         worker.is_welcome = accepted.audit.pid() == worker.task.pid();
         worker.at_host = self.host.welcome(offer, accepted).ok();

@@ -4,9 +4,8 @@
 //! is good once and until its deadline; a check-in is believed only after every look of [`Rendezvous::accept`], in that
 //! order; what is refused is destroyed, counted, and changes nothing else. *A hostile peer*, a stranger included, may send
 //! anything at any rate: each message costs one comparison with each worker that is expected.
-//!
-//! A worker can be faster than the call that started it: its check-in may come before its host knows its pid. Where the pid
-//! must be the spawned one, such a check-in waits here until [`Rendezvous::spawned`] tells it.
+//! Any process of the same user that has the nonce is believed: the worker may be a child of what was spawned, as under
+//! `uv run`, so that its pid says nothing.
 
 use std::time::Duration;
 
@@ -20,15 +19,6 @@ use super::task::Task;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u64);
 
-/// Whose check-in it may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// Any process of the same user that has the nonce: the worker may be a child of what was spawned, as under `uv run`.
-    Anyone,
-    /// Only the spawned process.
-    Spawned,
-}
-
 /// A worker that was believed.
 #[derive(Debug)]
 pub struct Accepted<T: Task> {
@@ -41,25 +31,21 @@ pub struct Accepted<T: Task> {
 }
 
 #[derive(Debug)]
-struct Expected<T: Task> {
+struct Expected {
     worker: WorkerId,
     nonce: Nonce,
     deadline: Duration,
-    sender: Sender,
-    pid: Option<u32>,
-    /// A check-in that came before the pid was known; its nonce is burnt.
-    early: Option<Accepted<T>>,
 }
 
 /// The workers that may still check in.
 #[derive(Debug)]
-pub struct Rendezvous<T: Task> {
+pub struct Rendezvous {
     uid: u32,
-    expected: Vec<Expected<T>>,
+    expected: Vec<Expected>,
     refused: u64,
 }
 
-impl<T: Task> Rendezvous<T> {
+impl Rendezvous {
     /// For workers of user `uid`.
     #[must_use]
     pub fn new(uid: u32) -> Self {
@@ -67,51 +53,28 @@ impl<T: Task> Rendezvous<T> {
     }
 
     /// Expects a worker until `deadline`. To be called before it is spawned.
-    pub fn expect(&mut self, worker: WorkerId, nonce: Nonce, deadline: Duration, sender: Sender) {
-        self.expected.push(Expected { worker, nonce, deadline, sender, pid: None, early: None });
+    pub fn expect(&mut self, worker: WorkerId, nonce: Nonce, deadline: Duration) {
+        self.expected.push(Expected { worker, nonce, deadline });
     }
 
-    /// Tells the pid of a spawned worker, and learns of a check-in that was faster than that.
-    ///
-    /// # Errors
-    /// The check-in that came had another sender; the nonce is burnt.
-    pub fn spawned(&mut self, worker: WorkerId, pid: u32) -> Result<Option<Accepted<T>>, Check> {
-        let Some(index) = self.expected.iter().position(|expected| expected.worker == worker) else { return Ok(None) };
-        let expected = &mut self.expected[index];
-        expected.pid = Some(pid);
-        let Some(early) = expected.early.take() else { return Ok(None) };
-        self.expected.swap_remove(index);
-        if early.audit.pid() != pid {
-            return Err(self.refuse(Check::Process { found: early.audit.pid(), expected: pid }));
-        }
-        Ok(Some(early))
-    }
-
-    /// Looks at a message. `None`: a check-in that waits for [`Self::spawned`].
+    /// Whose check-in a message is.
     ///
     /// # Errors
     /// What was wrong. The message is gone, and counted.
-    pub fn accept(&mut self, message: Received<T>, now: Duration) -> Result<Option<Accepted<T>>, Check> {
+    pub fn accept<T: Task>(&mut self, message: Received<T>, now: Duration) -> Result<Accepted<T>, Check> {
         self.look_at(message, now).map_err(|check| self.refuse(check))
     }
 
-    fn look_at(&mut self, message: Received<T>, now: Duration) -> Result<Option<Accepted<T>>, Check> {
+    fn look_at<T: Task>(&mut self, message: Received<T>, now: Duration) -> Result<Accepted<T>, Check> {
         let mut message = message.check(CHECK_IN)?;
         let nonce = Nonce::of(&message);
         // All are compared, whichever it is.
-        let is_expected = |e: &Expected<T>| e.nonce.is(&nonce) & (now < e.deadline) & e.early.is_none();
+        let is_expected = |e: &Expected| e.nonce.is(&nonce) & (now < e.deadline);
         let found =
             self.expected.iter().enumerate().fold(None, |found, (i, e)| if is_expected(e) { Some(i) } else { found });
         let (index, audit) = (found.ok_or(Check::Nonce)?, message.sender());
         if audit.euid() != self.uid {
             return Err(Check::User { found: audit.euid() });
-        }
-        let expected = self.expected.get(index).ok_or(Check::Nonce)?;
-        let (worker, sender, pid) = (expected.worker, expected.sender, expected.pid);
-        if let (Sender::Spawned, Some(pid)) = (sender, pid)
-            && audit.pid() != pid
-        {
-            return Err(Check::Process { found: audit.pid(), expected: pid });
         }
         if message.word(0) != VERSION {
             return Err(Check::Version { found: message.word(0) });
@@ -121,16 +84,9 @@ impl<T: Task> Rendezvous<T> {
             return Err(Check::Shared);
         }
         let port = message.take().ok_or(Check::DeadRight)?;
-        let accepted = Accepted { worker, port, audit };
-        if sender == Sender::Spawned && pid.is_none() {
-            if let Some(expected) = self.expected.get_mut(index) {
-                expected.early = Some(accepted);
-            }
-            return Ok(None);
-        }
         // Burns the nonce.
-        self.expected.swap_remove(index);
-        Ok(Some(accepted))
+        let Expected { worker, .. } = self.expected.swap_remove(index);
+        Ok(Accepted { worker, port, audit })
     }
 
     /// Counts a message the guard could not even take charge of.

@@ -18,7 +18,7 @@ use crate::mach::check_in::{Hello, Nonce, VERSION};
 use crate::mach::entrance::Entrance;
 use crate::mach::host::{HostLink, Offer};
 use crate::mach::received::{ReceiveError, Received};
-use crate::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
+use crate::mach::rendezvous::{Accepted, Rendezvous, WorkerId};
 use crate::mach::{Kern, SendError, SetupError, Stage};
 
 /// How long a worker may take from its spawn to its check-in, which comes with the import of the package.
@@ -136,7 +136,7 @@ struct Host {
 
 #[derive(Debug)]
 struct Books {
-    rendezvous: Rendezvous<ThisTask>,
+    rendezvous: Rendezvous,
     awaited: HashMap<WorkerId, Awaited>,
     workers: u64,
 }
@@ -189,7 +189,7 @@ impl Host {
                 Ok(None) => {}
                 Ok(Some(message)) => {
                     let accepted = self.books().rendezvous.accept(message, self.start.elapsed());
-                    if let Ok(Some(accepted)) = accepted {
+                    if let Ok(accepted) = accepted {
                         self.welcome(accepted);
                     }
                 }
@@ -245,7 +245,7 @@ pub(super) fn introduce<R>(
         books.workers += 1;
         let worker = WorkerId(books.workers);
         let deadline = host.start.elapsed() + CHECK_IN;
-        books.rendezvous.expect(worker, nonce, deadline, Sender::Anyone);
+        books.rendezvous.expect(worker, nonce, deadline);
         books.awaited.insert(worker, (offer, Arc::downgrade(meeting)));
         worker
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use frameport_sys::mach::error::Sign;
-use frameport_sys::mach::rendezvous::{Sender, WorkerId};
+use frameport_sys::mach::rendezvous::WorkerId;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, SendError, SetupError, Stage, Task};
 
@@ -68,20 +68,16 @@ fn a_right_that_was_passed_on_hides_no_death() {
 fn twenty_workers_at_once_come_to_their_own_hosts_links() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let started: Vec<_> = (0..20).map(|worker| (worker, host.start(worker, Sender::Anyone).unwrap())).collect();
+    let started: Vec<_> = (0..20).map(|worker| (worker, host.start(worker).unwrap())).collect();
     let mut waiting = Vec::new();
     for (worker, (offer, task)) in started.into_iter().rev() {
         waiting.push((worker, offer, CheckedIn::new(&task, &host.hello(worker), REGIONS.len(), LIMIT).unwrap(), task));
     }
     for (worker, offer, checked_in, task) in waiting {
         // One at a time, so that each accepted one is seen.
-        let accepted = loop {
-            let port = host.entrance.ports().next().unwrap();
-            let message = frameport_sys::mach::Received::next(port, LIMIT).unwrap().unwrap();
-            if let Some(accepted) = host.rendezvous.accept(message, host.now).unwrap() {
-                break accepted;
-            }
-        };
+        let port = host.entrance.ports().next().unwrap();
+        let message = frameport_sys::mach::Received::next(port, LIMIT).unwrap().unwrap();
+        let accepted = host.rendezvous.accept(message, host.now).unwrap();
         assert_eq!((accepted.worker, accepted.audit.pid()), (WorkerId(worker), task.pid()));
         let link = host.welcome(offer, accepted).unwrap();
         drop(checked_in.welcomed(LIMIT).unwrap());
@@ -109,7 +105,7 @@ fn a_nonce_is_good_once() {
 fn a_nonce_is_good_until_its_deadline() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     assert_eq!(host.rendezvous.deadline(), Some(Duration::from_secs(10)));
     host.now = Duration::from_secs(10);
     let late = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
@@ -124,7 +120,7 @@ fn a_nonce_is_good_until_its_deadline() {
 fn a_host_that_does_not_answer_is_a_timeout() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::RendezvousTimeout { stage: Stage::Welcome });
     drop((offer, host));
@@ -132,88 +128,10 @@ fn a_host_that_does_not_answer_is_a_timeout() {
 }
 
 #[test]
-fn a_worker_faster_than_its_spawn_waits_for_its_pid() {
-    let kernel = Kernel::new();
-    let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Spawned).unwrap();
-    let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-    assert!(host.serve().0.is_none());
-    let accepted = host.rendezvous.spawned(WorkerId(1), task.pid()).unwrap().unwrap();
-    let link = host.welcome(offer, accepted).unwrap();
-    drop((checked_in.welcomed(LIMIT).unwrap(), link, host));
-    kernel.assert_clean();
-}
-
-#[test]
-fn a_nonce_that_waits_for_its_pid_is_burnt() {
-    let kernel = Kernel::new();
-    let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Spawned).unwrap();
-    let first = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-    assert!(host.serve().0.is_none());
-    let thief = kernel.boot(UID);
-    let hello = frameport_sys::mach::check_in::Hello { lent: false, ..host.hello(1) };
-    let second = CheckedIn::new(&thief, &hello, REGIONS.len(), LIMIT).unwrap();
-    assert_eq!(host.serve().1, [Check::Nonce]);
-    assert!(host.rendezvous.spawned(WorkerId(1), task.pid()).unwrap().is_some());
-    drop((first, second, offer, host));
-    kernel.assert_clean();
-}
-
-#[test]
-fn where_the_spawned_process_is_wanted_no_other_will_do() {
-    let kernel = Kernel::new();
-    let mut host = Host::new(&kernel);
-    for is_early in [true, false] {
-        let (offer, task) = host.start(1, Sender::Spawned).unwrap();
-        let other = kernel.spawn(&task);
-        if !is_early {
-            assert!(host.rendezvous.spawned(WorkerId(1), task.pid()).unwrap().is_none());
-        }
-        let checked_in = CheckedIn::new(&other, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-        let (accepted, refused) = host.serve();
-        let expected = Check::Process { found: other.pid(), expected: task.pid() };
-        if is_early {
-            assert_eq!(host.rendezvous.spawned(WorkerId(1), task.pid()).unwrap_err(), expected);
-        } else {
-            assert_eq!(refused, [expected]);
-        }
-        assert!(accepted.is_none());
-        host.rendezvous.forget(WorkerId(1));
-        drop((offer, checked_in));
-        task.kill();
-    }
-    assert_eq!(host.rendezvous.refused(), 2);
-    drop(host);
-    kernel.assert_clean();
-}
-
-#[test]
-fn an_early_worker_that_dies_or_is_late_is_released() {
-    let kernel = Kernel::new();
-    let mut host = Host::new(&kernel);
-    for dies in [true, false] {
-        let (offer, task) = host.start(1, Sender::Spawned).unwrap();
-        let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-        assert!(host.serve().0.is_none());
-        if dies {
-            task.kill();
-            host.rendezvous.forget(WorkerId(1));
-        } else {
-            host.now += Duration::from_secs(11);
-            assert_eq!(host.rendezvous.expire(host.now), [WorkerId(1)]);
-        }
-        drop((offer, checked_in));
-    }
-    drop(host);
-    kernel.assert_clean();
-}
-
-#[test]
 fn a_worker_that_dies_before_its_welcome_costs_nothing() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     let accepted = host.serve().0.unwrap();
     task.kill();
@@ -226,7 +144,7 @@ fn a_worker_that_dies_before_its_welcome_costs_nothing() {
 fn a_worker_that_dies_between_its_welcome_and_the_watch_is_noticed() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     let accepted = host.serve().0.unwrap();
     kernel.state().dies_after_send = Some(task.id());
@@ -239,7 +157,7 @@ fn a_worker_that_dies_between_its_welcome_and_the_watch_is_noticed() {
 fn a_welcome_that_finds_no_room_comes_back_whole() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     let accepted = host.serve().0.unwrap();
     kernel.state().is_full_for = Some(host.task.id());
@@ -253,7 +171,7 @@ fn a_welcome_that_finds_no_room_comes_back_whole() {
 fn a_worker_of_another_version_is_told_apart() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let hello = frameport_sys::mach::check_in::Hello { version: 9, ..host.hello(1) };
     let error = CheckedIn::new(&task, &hello, REGIONS.len(), LIMIT).unwrap_err();
     assert_eq!(error, SetupError::PeerRejected(Check::Version { found: 9 }));

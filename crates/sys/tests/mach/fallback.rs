@@ -1,7 +1,6 @@
 //! Where a sandbox denies names: the registered port, and what happens where that is gone too.
 
 use frameport_sys::mach::error::{Operation, Slot};
-use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Denied, Kern, SetupError, Task};
 
@@ -39,7 +38,7 @@ fn a_worker_that_may_not_look_up_takes_the_registered_port() {
 #[test]
 fn both_denied_is_an_error_that_names_the_operation() {
     let (kernel, mut host) = sandboxed(Sandbox { look_up: true, ..Sandbox::default() });
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     // A launcher between host and worker forks: the slot is wiped.
     let worker = kernel.fork(&task);
     let error = CheckedIn::new(&worker, &host.hello(1), REGIONS.len(), LIMIT).unwrap_err();
@@ -70,7 +69,7 @@ fn a_host_that_is_denied_both_spawns_nobody() {
 #[test]
 fn a_host_that_is_denied_a_name_says_so_through_its_worker() {
     let (kernel, mut host) = sandboxed(Sandbox { register: true, ..Sandbox::default() });
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let worker = kernel.fork(&task);
     let error = CheckedIn::new(&worker, &host.hello(1), REGIONS.len(), LIMIT).unwrap_err();
     assert!(error.to_string().contains("(allow mach-register"), "{error}");

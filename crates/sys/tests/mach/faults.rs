@@ -31,7 +31,7 @@ fn link(
     started: &mut Option<SimTask>,
 ) -> Result<(), SetupError> {
     let mut host = Host::of(kernel, task.clone())?;
-    let (offer, worker) = host.start(1, frameport_sys::mach::rendezvous::Sender::Anyone)?;
+    let (offer, worker) = host.start(1)?;
     plant(&worker, false);
     *started = Some(worker.clone());
     let pair = host.meet(1, offer, worker.clone())?;

@@ -1,7 +1,6 @@
 //! Everything a stranger or a hostile worker can send: refused for the right reason, with no right, memory or name left.
 
 use frameport_sys::mach::check_in::id;
-use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, Kern, Name, SetupError, Task};
 
@@ -23,7 +22,7 @@ impl Attack {
     fn new() -> Self {
         let kernel = Kernel::new();
         let mut host = Host::new(&kernel);
-        let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+        let (offer, task) = host.start(1).unwrap();
         let task = task.hostile();
         let to = task.look_up(host.entrance.service().unwrap()).unwrap();
         let own = task.construct(5).unwrap();
@@ -250,7 +249,7 @@ fn a_right_others_in_the_host_have_is_refused() {
 fn the_entrance_can_be_filled_and_serves_again() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let flooder = kernel.spawn(&host.task).hostile();
     let to = flooder.look_up(host.entrance.service().unwrap()).unwrap().0;
     while flooder.send_raw(&Raw { to, id: 5, ..Raw::default() }) == Kern::SUCCESS {}

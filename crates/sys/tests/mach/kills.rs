@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use frameport_sys::mach::death::Fate;
 use frameport_sys::mach::pool::Slots;
-use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::surface::{Key, Opened, register};
 use frameport_sys::mach::{Received, SetupError, Surface as _};
 use frameport_sys::pixels::Intent;
@@ -49,7 +48,7 @@ fn link(
     started: &mut Option<SimTask>,
 ) -> Result<(), SetupError> {
     let mut host = Host::of(kernel, task.clone())?;
-    let (offer, worker) = host.start(1, Sender::Anyone)?;
+    let (offer, worker) = host.start(1)?;
     *started = Some(worker.clone());
     if victim == Victim::Worker {
         worker.dies_at(at);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use frameport_sys::mach::check_in::{VERSION, id};
 use frameport_sys::mach::death::{Fate, News};
 use frameport_sys::mach::received::ReceiveError;
-use frameport_sys::mach::rendezvous::Sender;
 use frameport_sys::mach::surface::Opened;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, Kern, Name, Received, SetupError, Surface, Task};
@@ -92,7 +91,7 @@ fn a_death_behind_a_queue_full_of_forgeries_leaves_no_reference() {
 fn a_welcome_of_somebody_else_is_refused() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
-    let (offer, task) = host.start(1, Sender::Anyone).unwrap();
+    let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     let stranger = kernel.boot(UID).hostile();
     let to = task.grant(checked_in.port().name().unwrap(), &stranger).0;

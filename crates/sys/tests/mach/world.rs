@@ -5,7 +5,7 @@ use std::time::Duration;
 use frameport_sys::mach::check_in::{Hello, Nonce, VERSION};
 use frameport_sys::mach::entrance::Entrance;
 use frameport_sys::mach::host::{HostLink, Offer, Region};
-use frameport_sys::mach::rendezvous::{Accepted, Rendezvous, Sender, WorkerId};
+use frameport_sys::mach::rendezvous::{Accepted, Rendezvous, WorkerId};
 use frameport_sys::mach::surface::{Geometry, Plane};
 use frameport_sys::mach::worker::{CheckedIn, WorkerLink};
 use frameport_sys::mach::{Check, Received, SendRight, SetupError, Task};
@@ -32,7 +32,7 @@ pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     pub(crate) task: SimTask,
     pub(crate) entrance: Entrance<SimTask>,
-    pub(crate) rendezvous: Rendezvous<SimTask>,
+    pub(crate) rendezvous: Rendezvous,
     pub(crate) now: Duration,
 }
 
@@ -61,10 +61,10 @@ impl Host {
     }
 
     /// Steps 3 to 6: the offer, the expectation, the spawn.
-    pub(crate) fn start(&mut self, worker: u64, sender: Sender) -> Result<(Offer<SimTask>, SimTask), SetupError> {
+    pub(crate) fn start(&mut self, worker: u64) -> Result<(Offer<SimTask>, SimTask), SetupError> {
         let offer = Offer::new(&self.task)?;
         let deadline = self.now + Duration::from_secs(10);
-        self.rendezvous.expect(WorkerId(worker), nonce(worker), deadline, sender);
+        self.rendezvous.expect(WorkerId(worker), nonce(worker), deadline);
         let spawned = self.entrance.lend(|| self.kernel.spawn(&self.task))?;
         assert!(spawned.stayed || !self.task.is_alive());
         Ok((offer, spawned.spawned))
@@ -77,7 +77,7 @@ impl Host {
             loop {
                 match Received::next(port, Duration::ZERO) {
                     Ok(Some(message)) => match self.rendezvous.accept(message, self.now) {
-                        Ok(one) => accepted = one.or(accepted),
+                        Ok(one) => accepted = Some(one),
                         Err(check) => refused.push(check),
                     },
                     Ok(None) => break,
@@ -109,7 +109,7 @@ impl Host {
 
     /// All of it.
     pub(crate) fn bring_up(&mut self, worker: u64) -> Result<Pair, SetupError> {
-        let (offer, task) = self.start(worker, Sender::Anyone)?;
+        let (offer, task) = self.start(worker)?;
         self.meet(worker, offer, task)
     }
 
