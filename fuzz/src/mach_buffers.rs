@@ -54,10 +54,10 @@ pub fn run(bytes: &[u8]) {
 
 fn accept(task: &Liar, port: &ReceiveRight<Liar>, choices: &mut Choices<'_>) {
     let mut rendezvous = Rendezvous::new(UID);
-    (0..2).for_each(|worker| rendezvous.expect(WorkerId(worker), nonce(worker), Duration::from_secs(1)));
+    (0..2).for_each(|worker| rendezvous.expect(WorkerId(worker), nonce(worker)));
     task.0.borrow_mut().is_sole = !choices.one_in(4);
     match Received::next(port, LIMIT) {
-        Ok(Some(message)) => match rendezvous.accept(message, Duration::ZERO) {
+        Ok(Some(message)) => match rendezvous.accept(message) {
             Ok(accepted) => {
                 assert_eq!(accepted.audit.euid(), UID);
                 task.0.borrow().was_check_in();

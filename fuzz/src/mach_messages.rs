@@ -147,7 +147,7 @@ impl Scene {
 
     /// The host takes what came to its entrance, with room for so many names, and for no memory where there is none for them.
     fn serve(&mut self, room: Option<usize>) {
-        let Host { kernel, task, entrance, rendezvous, now } = &mut self.host;
+        let Host { kernel, task, entrance, rendezvous } = &mut self.host;
         let before = (kernel.names(task), rendezvous.refused());
         let set_room = |room: Option<usize>| {
             let mut state = kernel.state();
@@ -160,7 +160,7 @@ impl Scene {
             loop {
                 match Received::next(port, Duration::ZERO) {
                     Ok(None) => break,
-                    Ok(Some(message)) => match rendezvous.accept(message, *now) {
+                    Ok(Some(message)) => match rendezvous.accept(message) {
                         Ok(one) => accepted.push(one),
                         Err(_) => refused += 1,
                     },
@@ -333,19 +333,13 @@ impl Scene {
         });
     }
 
-    /// What is no message: the system, and the time.
+    /// What is no message: the system.
     fn disturb(&mut self, choices: &mut Choices<'_>) {
         let host = self.host.task.id();
         let how = choices.below(8);
         let worker = self.worker(choices).map(|worker| worker.task.id());
         match how {
-            0 => self.serve(Some(choices.below(3))),
-            1 => {
-                self.host.now += Duration::from_secs(choices.below(12) as u64);
-                for late in self.host.rendezvous.expire(self.host.now) {
-                    self.workers[late.0 as usize].is_expected = false;
-                }
-            }
+            0 | 1 => self.serve(Some(choices.below(3))),
             2 => {
                 let (look_up, surfaces) = (choices.one_in(2), choices.one_in(2));
                 let sandbox = Sandbox { look_up, surfaces, ..Sandbox::default() };

@@ -183,15 +183,6 @@ impl fmt::Display for Denied {
     }
 }
 
-/// How far a bring-up got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The worker has not come.
-    CheckIn,
-    /// The host has not answered.
-    Welcome,
-}
-
 /// Which sign of death came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
@@ -215,15 +206,9 @@ pub enum SetupError {
         line = .0.operation.profile_line()
     )]
     RendezvousDenied(Denied),
-    /// The other side did not come in time.
-    #[error("the other side did not come in time: {}", match .stage {
-        Stage::CheckIn => "the worker did not check in; does it import frameport first?",
-        Stage::Welcome => "the host did not answer the worker's check-in",
-    })]
-    RendezvousTimeout {
-        /// What was waited for.
-        stage: Stage,
-    },
+    /// The host did not answer a worker in time.
+    #[error("the host did not answer the worker's check-in in time")]
+    RendezvousTimeout,
     /// A message was not what it must be.
     #[error("a message of the other side was refused: {0}")]
     PeerRejected(Check),

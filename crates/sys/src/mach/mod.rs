@@ -29,7 +29,7 @@ pub mod surface;
 pub mod task;
 pub mod worker;
 
-pub use error::{Check, Denied, Operation, SetupError, Stage};
+pub use error::{Check, Denied, Operation, SetupError};
 pub use message::{Buffer, Outgoing, SendError};
 pub use received::{AuditToken, Received};
 pub use right::{Forked, ReceiveRight, SendOnce, SendRight};

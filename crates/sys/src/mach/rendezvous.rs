@@ -1,13 +1,12 @@
 //! Which check-in is whose: the host's side of the one port that strangers can send to.
 //!
-//! *Who calls it*: the host's service thread, with the messages of both rendezvous ports and the time. *Invariants*: a nonce
-//! is good once and until its deadline; a check-in is believed only after every look of [`Rendezvous::accept`], in that
-//! order; what is refused is destroyed, counted, and changes nothing else. *A hostile peer*, a stranger included, may send
-//! anything at any rate: each message costs one comparison with each worker that is expected.
+//! *Who calls it*: the host's service thread, with the messages of both rendezvous ports. *Invariants*: a nonce is good once,
+//! and until its worker is given up: how long that takes is the business of whoever waits for the worker, and no one guesses
+//! 256 bits meanwhile; a check-in is believed only after every look of [`Rendezvous::accept`], in that order; what is refused
+//! is destroyed, counted, and changes nothing else. *A hostile peer*, a stranger included, may send anything at any rate: each
+//! message costs one comparison with each worker that is expected.
 //! Any process of the same user that has the nonce is believed: the worker may be a child of what was spawned, as under
 //! `uv run`, so that its pid says nothing.
-
-use std::time::Duration;
 
 use super::check_in::{CHECK_IN, Nonce, VERSION};
 use super::error::Check;
@@ -34,7 +33,6 @@ pub struct Accepted<T: Task> {
 struct Expected {
     worker: WorkerId,
     nonce: Nonce,
-    deadline: Duration,
 }
 
 /// The workers that may still check in.
@@ -52,26 +50,26 @@ impl Rendezvous {
         Self { uid, expected: Vec::new(), refused: 0 }
     }
 
-    /// Expects a worker until `deadline`. To be called before it is spawned.
-    pub fn expect(&mut self, worker: WorkerId, nonce: Nonce, deadline: Duration) {
-        self.expected.push(Expected { worker, nonce, deadline });
+    /// Expects a worker until it is [forgotten](Self::forget). To be called before it is spawned.
+    pub fn expect(&mut self, worker: WorkerId, nonce: Nonce) {
+        self.expected.push(Expected { worker, nonce });
     }
 
     /// Whose check-in a message is.
     ///
     /// # Errors
     /// What was wrong. The message is gone, and counted.
-    pub fn accept<T: Task>(&mut self, message: Received<T>, now: Duration) -> Result<Accepted<T>, Check> {
-        self.look_at(message, now).map_err(|check| self.refuse(check))
+    pub fn accept<T: Task>(&mut self, message: Received<T>) -> Result<Accepted<T>, Check> {
+        self.look_at(message).map_err(|check| self.refuse(check))
     }
 
-    fn look_at<T: Task>(&mut self, message: Received<T>, now: Duration) -> Result<Accepted<T>, Check> {
+    fn look_at<T: Task>(&mut self, message: Received<T>) -> Result<Accepted<T>, Check> {
         let mut message = message.check(CHECK_IN)?;
         let nonce = Nonce::of(&message);
         // All are compared, whichever it is.
-        let is_expected = |e: &Expected| e.nonce.is(&nonce) & (now < e.deadline);
+        let all = self.expected.iter().enumerate();
         let found =
-            self.expected.iter().enumerate().fold(None, |found, (i, e)| if is_expected(e) { Some(i) } else { found });
+            all.fold(None, |found, (index, expected)| if expected.nonce.is(&nonce) { Some(index) } else { found });
         let (index, audit) = (found.ok_or(Check::Nonce)?, message.sender());
         if audit.euid() != self.uid {
             return Err(Check::User { found: audit.euid() });
@@ -99,17 +97,6 @@ impl Rendezvous {
     fn refuse(&mut self, check: Check) -> Check {
         self.refused += 1;
         check
-    }
-
-    /// The workers whose time is over; their nonces are no good any more.
-    pub fn expire(&mut self, now: Duration) -> Vec<WorkerId> {
-        self.expected.extract_if(.., |expected| expected.deadline <= now).map(|late| late.worker).collect()
-    }
-
-    /// The earliest time [`Self::expire`] has something to do.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Duration> {
-        self.expected.iter().map(|expected| expected.deadline).min()
     }
 
     /// A worker is gone, or given up: its nonce is no good any more.

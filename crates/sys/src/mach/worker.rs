@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::check_in::{Hello, MAX_REGIONS, VERSION, id, welcome};
 use super::death::{Fate, News};
-use super::error::{Check, Denied, Operation, SetupError, Sign, Slot, Stage};
+use super::error::{Check, Denied, Operation, SetupError, Sign, Slot};
 use super::message::{Outgoing, SendError};
 use super::received::Received;
 use super::right::{Forked, ReceiveRight, SendRight};
@@ -86,7 +86,7 @@ impl<T: Task> CheckedIn<T> {
         let Some(message) = answer else {
             return Err(match self.news.next(Duration::ZERO)? {
                 Some(sign) => SetupError::Died(sign),
-                None => SetupError::RendezvousTimeout { stage: Stage::Welcome },
+                None => SetupError::RendezvousTimeout,
             });
         };
         let mut message = message.check(welcome(self.regions))?;

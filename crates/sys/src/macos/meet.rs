@@ -1,15 +1,15 @@
 //! Where a host waits for its workers: the two rendezvous ports, a thread for each, and the meetings that are still to come.
 //!
 //! *Who calls it*: spawn and the control channel. *Invariants*: a worker is expected before it is spawned; whoever is believed
-//! is welcomed at once, by the thread that believed it; a meeting takes place, fails with a reason, or is given up, and then
-//! nothing of it is left.
-//! The entrance lives as long as the process: its name goes with it. *A hostile peer*: see [`crate::mach::rendezvous`].
+//! is welcomed at once, by the thread that believed it; a meeting takes place, fails with a reason, or is given up by whoever
+//! waits for it, and then nothing of it is left: there is no time limit here, for a worker checks in when it connects, which
+//! may be after it has loaded what takes minutes. The entrance lives as long as the process: its name goes with it. *A hostile peer*: see [`crate::mach::rendezvous`].
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::poll::Queue;
 use super::socket::PORTS;
@@ -19,16 +19,13 @@ use crate::mach::entrance::Entrance;
 use crate::mach::host::{HostLink, Offer};
 use crate::mach::received::{ReceiveError, Received};
 use crate::mach::rendezvous::{Accepted, Rendezvous, WorkerId};
-use crate::mach::{Kern, SendError, SetupError, Stage};
+use crate::mach::{Kern, SendError, SetupError};
 
-/// How long a worker may take from its spawn to its check-in, which comes with the import of the package.
-const CHECK_IN: Duration = Duration::from_secs(10);
 /// How long a welcome may wait for room: not at all, for the queue is new and empty. One that is not is a worker's that wants
 /// the others to wait.
 const WELCOME: Duration = Duration::ZERO;
-/// How long a thread waits for messages between looks at the deadlines. Nothing waits for those: who is expected too long is
-/// not believed, and given up by whoever waits for it.
-const TICK: Duration = Duration::from_secs(600);
+/// How long a receive waits before the next is begun: each has a limit.
+const TURN: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
 enum Progress {
@@ -129,7 +126,6 @@ type Awaited = (Offer<ThisTask>, Weak<Meeting>);
 struct Host {
     entrance: Entrance<ThisTask>,
     books: Mutex<Books>,
-    start: Instant,
     /// The process it belongs to: in a fork of it the threads are gone, and so are the ports.
     process: u32,
 }
@@ -168,7 +164,7 @@ impl Host {
         let uid = rustix::process::geteuid().as_raw();
         let books = Books { rendezvous: Rendezvous::new(uid), awaited: HashMap::new(), workers: 0 };
         let process = std::process::id();
-        let new = Arc::new(Self { entrance, books: Mutex::new(books), start: Instant::now(), process });
+        let new = Arc::new(Self { entrance, books: Mutex::new(books), process });
         for index in 0..new.entrance.ports().count() {
             let host = new.clone();
             std::thread::Builder::new().name("frameport-meet".to_owned()).spawn(move || host.serve(index))?;
@@ -185,10 +181,10 @@ impl Host {
     fn serve(&self, index: usize) {
         let Some(port) = self.entrance.ports().nth(index) else { return };
         loop {
-            match Received::next(port, TICK) {
+            match Received::next(port, TURN) {
                 Ok(None) => {}
                 Ok(Some(message)) => {
-                    let accepted = self.books().rendezvous.accept(message, self.start.elapsed());
+                    let accepted = self.books().rendezvous.accept(message);
                     if let Ok(accepted) = accepted {
                         self.welcome(accepted);
                     }
@@ -197,7 +193,6 @@ impl Host {
                 // Nobody could be met any more; workers run into their deadlines.
                 Err(_) => return,
             }
-            self.expire();
         }
     }
 
@@ -207,17 +202,6 @@ impl Host {
             && let Some(meeting) = meeting.upgrade()
         {
             meeting.end(offer.welcome(accepted, &[], WELCOME));
-        }
-    }
-
-    fn expire(&self) {
-        let late: Vec<Awaited> = {
-            let mut books = self.books();
-            let late = books.rendezvous.expire(self.start.elapsed());
-            late.iter().filter_map(|worker| books.awaited.remove(worker)).collect()
-        };
-        for meeting in late.iter().filter_map(|(_, meeting)| meeting.upgrade()) {
-            meeting.end(Err(SetupError::RendezvousTimeout { stage: Stage::CheckIn }));
         }
     }
 
@@ -244,8 +228,7 @@ pub(super) fn introduce<R>(
         let mut books = host.books();
         books.workers += 1;
         let worker = WorkerId(books.workers);
-        let deadline = host.start.elapsed() + CHECK_IN;
-        books.rendezvous.expect(worker, nonce, deadline);
+        books.rendezvous.expect(worker, nonce);
         books.awaited.insert(worker, (offer, Arc::downgrade(meeting)));
         worker
     };

@@ -1,11 +1,9 @@
 //! A worker finds its host, checks in, and is welcomed; by every way there is, and what happens where none is.
 
-use std::time::Duration;
-
 use frameport_sys::mach::error::Sign;
 use frameport_sys::mach::rendezvous::WorkerId;
 use frameport_sys::mach::worker::CheckedIn;
-use frameport_sys::mach::{Check, SendError, SetupError, Stage, Task};
+use frameport_sys::mach::{Check, SendError, SetupError, Task};
 
 use crate::kernel::Kernel;
 use crate::world::{Host, LIMIT, REGIONS, UID, nonce};
@@ -77,7 +75,7 @@ fn twenty_workers_at_once_come_to_their_own_hosts_links() {
         // One at a time, so that each accepted one is seen.
         let port = host.entrance.ports().next().unwrap();
         let message = frameport_sys::mach::Received::next(port, LIMIT).unwrap().unwrap();
-        let accepted = host.rendezvous.accept(message, host.now).unwrap();
+        let accepted = host.rendezvous.accept(message).unwrap();
         assert_eq!((accepted.worker, accepted.audit.pid()), (WorkerId(worker), task.pid()));
         let link = host.welcome(offer, accepted).unwrap();
         drop(checked_in.welcomed(LIMIT).unwrap());
@@ -102,16 +100,13 @@ fn a_nonce_is_good_once() {
 }
 
 #[test]
-fn a_nonce_is_good_until_its_deadline() {
+fn a_nonce_is_good_until_its_worker_is_given_up() {
     let kernel = Kernel::new();
     let mut host = Host::new(&kernel);
     let (offer, task) = host.start(1).unwrap();
-    assert_eq!(host.rendezvous.deadline(), Some(Duration::from_secs(10)));
-    host.now = Duration::from_secs(10);
+    host.rendezvous.forget(WorkerId(1));
     let late = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     assert_eq!(host.serve().1, [Check::Nonce]);
-    assert_eq!(host.rendezvous.expire(host.now), [WorkerId(1)]);
-    assert_eq!(host.rendezvous.deadline(), None);
     drop((offer, late, host));
     kernel.assert_clean();
 }
@@ -122,7 +117,7 @@ fn a_host_that_does_not_answer_is_a_timeout() {
     let mut host = Host::new(&kernel);
     let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-    assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::RendezvousTimeout { stage: Stage::Welcome });
+    assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::RendezvousTimeout);
     drop((offer, host));
     kernel.assert_clean();
 }

@@ -1,4 +1,4 @@
-//! A host, its workers, and the time.
+//! A host and its workers.
 
 use std::time::Duration;
 
@@ -33,7 +33,6 @@ pub(crate) struct Host {
     pub(crate) task: SimTask,
     pub(crate) entrance: Entrance<SimTask>,
     pub(crate) rendezvous: Rendezvous,
-    pub(crate) now: Duration,
 }
 
 /// A host and a worker that have met.
@@ -51,7 +50,7 @@ impl Host {
     pub(crate) fn of(kernel: &Kernel, task: SimTask) -> Result<Self, SetupError> {
         let entrance = Entrance::open(&task, [7; 16])?;
         let rendezvous = Rendezvous::new(UID);
-        Ok(Self { kernel: kernel.clone(), task, entrance, rendezvous, now: Duration::ZERO })
+        Ok(Self { kernel: kernel.clone(), task, entrance, rendezvous })
     }
 
     /// What a worker reads in its pipe.
@@ -63,8 +62,7 @@ impl Host {
     /// Steps 3 to 6: the offer, the expectation, the spawn.
     pub(crate) fn start(&mut self, worker: u64) -> Result<(Offer<SimTask>, SimTask), SetupError> {
         let offer = Offer::new(&self.task)?;
-        let deadline = self.now + Duration::from_secs(10);
-        self.rendezvous.expect(WorkerId(worker), nonce(worker), deadline);
+        self.rendezvous.expect(WorkerId(worker), nonce(worker));
         let spawned = self.entrance.lend(|| self.kernel.spawn(&self.task))?;
         assert!(spawned.stayed || !self.task.is_alive());
         Ok((offer, spawned.spawned))
@@ -76,7 +74,7 @@ impl Host {
         for port in self.entrance.ports() {
             loop {
                 match Received::next(port, Duration::ZERO) {
-                    Ok(Some(message)) => match self.rendezvous.accept(message, self.now) {
+                    Ok(Some(message)) => match self.rendezvous.accept(message) {
                         Ok(one) => accepted = Some(one),
                         Err(check) => refused.push(check),
                     },
@@ -118,7 +116,7 @@ impl Host {
         let (accepted, refused) = self.serve();
         let accepted = accepted.ok_or_else(|| match refused.first() {
             Some(check) => SetupError::PeerRejected(*check),
-            None => SetupError::RendezvousTimeout { stage: frameport_sys::mach::Stage::CheckIn },
+            None => SetupError::RendezvousTimeout,
         })?;
         let host = self.welcome(offer, accepted)?;
         let mut worker = checked_in.welcomed(LIMIT)?;
