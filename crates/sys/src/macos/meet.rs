@@ -1,4 +1,4 @@
-//! Where a host waits for its workers: the two rendezvous ports, a thread for each, and the meetings that are still to come.
+//! Where a host waits for its workers: the two rendezvous ports, their thread, and the meetings that are still to come.
 //!
 //! *Who calls it*: spawn and the control channel. *Invariants*: a worker is expected before it is spawned; whoever is believed
 //! is welcomed at once, by the thread that believed it; a meeting takes place, fails with a reason, or is given up by whoever
@@ -19,13 +19,15 @@ use crate::mach::entrance::Entrance;
 use crate::mach::host::{HostLink, Offer};
 use crate::mach::received::{ReceiveError, Received};
 use crate::mach::rendezvous::{Accepted, Rendezvous, WorkerId};
-use crate::mach::{Kern, SendError, SetupError};
+use crate::mach::{Kern, ReceiveRight, SendError, SetupError};
 
 /// How long a welcome may wait for room: not at all, for the queue is new and empty. One that is not is a worker's that wants
 /// the others to wait.
 const WELCOME: Duration = Duration::ZERO;
-/// How long a receive waits before the next is begun: each has a limit.
-const TURN: Duration = Duration::from_secs(600);
+/// Most messages taken from one port before the other has its turn.
+const TURN: usize = 64;
+/// The pause after a receive that failed, so that one that always fails costs little.
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 enum Progress {
@@ -163,12 +165,14 @@ impl Host {
             Entrance::open(&ThisTask, random()?).map_err(|code| io::Error::other(SetupError::Kernel(code)))?;
         let uid = rustix::process::geteuid().as_raw();
         let books = Books { rendezvous: Rendezvous::new(uid), awaited: HashMap::new(), workers: 0 };
-        let process = std::process::id();
-        let new = Arc::new(Self { entrance, books: Mutex::new(books), process });
-        for index in 0..new.entrance.ports().count() {
-            let host = new.clone();
-            std::thread::Builder::new().name("frameport-meet".to_owned()).spawn(move || host.serve(index))?;
+        let new = Arc::new(Self { entrance, books: Mutex::new(books), process: std::process::id() });
+        let queue = Queue::new()?;
+        for (index, port) in (0..).zip(new.entrance.ports()) {
+            queue.watch_port(port.name().map_err(io::Error::other)?, index)?;
         }
+        let serving = new.clone();
+        // The last step: an error leaves nobody who has the entrance, and no name.
+        std::thread::Builder::new().name("frameport-meet".to_owned()).spawn(move || serving.serve(&queue))?;
         *host = Some(new.clone());
         Ok(new)
     }
@@ -177,21 +181,27 @@ impl Host {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one of the entrance's ports until the process ends.
-    fn serve(&self, index: usize) {
-        let Some(port) = self.entrance.ports().nth(index) else { return };
-        loop {
-            match Received::next(port, TURN) {
-                Ok(None) => {}
+    /// Serves the entrance until the process ends. A port that is gone leaves the queue, and the other remains.
+    fn serve(&self, queue: &Queue) {
+        while let Ok(told) = queue.ready(None) {
+            let told = |(index, _): &(u64, _)| told.contains(index);
+            (0..).zip(self.entrance.ports()).filter(told).for_each(|(_, port)| self.take(port));
+        }
+    }
+
+    /// Takes what has come to a port.
+    fn take(&self, port: &ReceiveRight<ThisTask>) {
+        for _ in 0..TURN {
+            match Received::next(port, Duration::ZERO) {
                 Ok(Some(message)) => {
                     let accepted = self.books().rendezvous.accept(message);
                     if let Ok(accepted) = accepted {
                         self.welcome(accepted);
                     }
                 }
+                Ok(None) => return,
                 Err(error @ ReceiveError::Unfit(_)) => self.books().rendezvous.unfit(error),
-                // Nobody could be met any more; workers run into their deadlines.
-                Err(_) => return,
+                Err(ReceiveError::Failed(_) | ReceiveError::Forked(_)) => return std::thread::sleep(PAUSE),
             }
         }
     }
