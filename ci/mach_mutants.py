@@ -33,6 +33,8 @@ MUTANTS = [
     ("incomplete message kept", "received.rs",
      "drop(Self::returned(task, buffer));\n                Err(ReceiveError::Unfit(Check::Incomplete))",
      "Err(ReceiveError::Unfit(Check::Incomplete))"),
+    ("message without its header taken for an end", "received.rs",
+     "Kern::RCV_HEADER_ERROR => Err(ReceiveError::Unfit(Check::Incomplete)),", ""),
     ("too large message destroyed again", "received.rs",
      "Kern::RCV_TOO_LARGE => Err(ReceiveError::Unfit(Check::TooLarge)),",
      "Kern::RCV_TOO_LARGE => Ok(Some(Self::returned(task, buffer))),"),

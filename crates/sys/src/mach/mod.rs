@@ -5,7 +5,8 @@
 //! tests with a strict simulation; there is no clock, no randomness and no thread in here. *Who calls it*: the macOS
 //! backend. *Invariants*: a right has one owner, which releases it once, in the process that got it; a received message
 //! belongs to one guard until each of its rights has an owner; no message names a reply port, carries out-of-line
-//! memory, or is sent without a time limit; a port that stands for a surface lives only as long as its message.
+//! memory, or is sent or waited for without a time limit, but for what libSystem asks launchd about a name; a port that
+//! stands for a surface lives only as long as its message.
 //! *A hostile peer* can send anything to a port it has: what is not exactly the one message expected is destroyed with
 //! all it carries, and counted.
 //!

@@ -105,7 +105,9 @@ impl<T: Task> Received<T> {
                 drop(Self::returned(task, buffer));
                 Err(ReceiveError::Unfit(Check::Incomplete))
             }
-            // Destroyed by the kernel, for MACH_RCV_LARGE is never asked for; the buffer has a bare header.
+            // Destroyed by the kernel; the buffer has a bare header (mach_msg.c, mach_msg_receive_error).
+            Kern::RCV_HEADER_ERROR => Err(ReceiveError::Unfit(Check::Incomplete)),
+            // The same, for MACH_RCV_LARGE is never asked for.
             Kern::RCV_TOO_LARGE => Err(ReceiveError::Unfit(Check::TooLarge)),
             Kern::RCV_TIMED_OUT | Kern::RCV_INTERRUPTED => Ok(None),
             other => Err(ReceiveError::Failed(other)),

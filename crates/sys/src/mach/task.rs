@@ -1,7 +1,9 @@
 //! The calls the rest of this module makes to a kernel, and nothing more.
 //!
 //! *Who calls it*: the owners of rights and the messages beside this file. *Invariants*: each method is one call of
-//! libSystem or of the IOSurface framework, with the arguments it is given; none waits longer than its time limit.
+//! libSystem or of the IOSurface framework, with the arguments it is given. A send and a receive wait no longer than their time
+//! limit. [`Task::check_in`] and [`Task::look_up`] ask launchd, which answers at once or hangs with the whole login: they have
+//! none.
 
 use std::fmt;
 
@@ -65,6 +67,8 @@ impl Kern {
     pub const RCV_TOO_LARGE: Self = Self(0x1000_4004);
     /// `MACH_RCV_INTERRUPTED`.
     pub const RCV_INTERRUPTED: Self = Self(0x1000_4005);
+    /// `MACH_RCV_HEADER_ERROR`: the kernel destroyed a message whose reply right found no room.
+    pub const RCV_HEADER_ERROR: Self = Self(0x1000_400b);
     /// `MACH_RCV_BODY_ERROR`: a message came, with some of its rights or memory missing.
     pub const RCV_BODY_ERROR: Self = Self(0x1000_400c);
     /// `BOOTSTRAP_NOT_PRIVILEGED`: the sandbox forbids it.

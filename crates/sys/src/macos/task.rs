@@ -1,7 +1,7 @@
 //! This process's calls about ports, as the portable half of Mach makes them. Not run: no Mac was at hand.
 //!
-//! *Who calls it*: [`crate::mach`]. *Invariants*: libSystem's `mach_msg`, never the trap; every send and receive has a time
-//! limit; no voucher and no reply port is ever asked for.
+//! *Who calls it*: [`crate::mach`]. *Invariants*: libSystem's `mach_msg`, never the trap; every send and receive of ours has a
+//! time limit, which `bootstrap_check_in` and `bootstrap_look_up` have not; no voucher and no reply port is ever asked for.
 
 use std::ffi::CString;
 

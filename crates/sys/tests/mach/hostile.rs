@@ -201,6 +201,8 @@ fn no_room_for_a_right_is_an_incomplete_message() {
     let host = it.host.task.id();
     it.kernel.state().space(host).room = Some(0);
     assert_eq!(it.refused(|_| ()), Check::Incomplete);
+    let own = it.own;
+    assert_eq!(it.refused(|raw| raw.reply = Some((own, 20))), Check::Incomplete);
     // Room for the first of two: that one is here by then, and must go.
     let other = it.task.construct(5).unwrap();
     it.kernel.state().space(host).room = Some(1);

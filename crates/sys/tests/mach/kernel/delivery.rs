@@ -109,18 +109,23 @@ impl State {
             buffer.set(at::SIZE, 24);
             return Kern::RCV_TOO_LARGE;
         }
-        let mut bits = message.to_kind.disposition() << 8;
+        // ipc_kmsg.c, ipc_kmsg_copyout_header; mach_msg.c, mach_msg_receive_error.
+        let reply = match message.reply.take().map(|reply| (reply.kind, self.copy_out(task, reply))) {
+            Some((_, Err(answer))) => {
+                self.destroy_message(message);
+                buffer.set(at::SIZE, 24);
+                return Kern(Kern::RCV_HEADER_ERROR.0 | answer.0);
+            }
+            Some((kind, Ok(name))) => (kind.disposition(), name),
+            None => (0, Name::NULL),
+        };
+        // The header is turned round: remote is the reply right, local our own name.
+        let mut bits = message.to_kind.disposition() << 8 | reply.0;
         if message.is_complex {
             bits |= COMPLEX;
             buffer.set(at::DESCRIPTORS, message.held.len() as u32);
         }
-        // The header is turned round: remote is the reply right, local our own name.
-        if let Some(reply) = message.reply.take() {
-            bits |= reply.kind.disposition();
-            buffer.set(at::REMOTE, self.copy_out(task, reply).unwrap_or(Name::NULL).0);
-        } else {
-            buffer.set(at::REMOTE, 0);
-        }
+        buffer.set(at::REMOTE, reply.1.0);
         buffer.set(at::BITS, bits);
         buffer.set(at::SIZE, size);
         buffer.set(at::LOCAL, name.0);
