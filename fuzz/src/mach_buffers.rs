@@ -21,7 +21,7 @@ use frameport_sys::mach::{Buffer, Kern, Name, ReceiveRight, Received, Surface, T
 use frameport_sys::pixels::Intent;
 
 use crate::choices::Choices;
-use crate::world::{UID, nonce, payload_of};
+use crate::world::{UID, nonce, over, payload_of};
 
 const WORDS: usize = Buffer::BYTES as usize / 4;
 const HOST: u32 = 7;
@@ -81,7 +81,7 @@ fn read_welcome(task: &Liar, choices: &mut Choices<'_>) {
     let hello = Hello { version: VERSION, service: Some("there".to_owned()), lent: true, nonce: nonce(0), host: HOST };
     let regions = choices.below(5);
     let checked_in = CheckedIn::new(task, &hello, regions, LIMIT).expect("it answers every call");
-    if let Ok(mut link) = checked_in.welcomed(LIMIT) {
+    if let Ok(mut link) = checked_in.welcomed(over) {
         assert_eq!((link.host(), link.take_regions().len()), (HOST, regions));
     }
 }

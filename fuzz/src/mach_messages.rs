@@ -21,7 +21,7 @@ use frameport_sys::mach::{Buffer, Kern, Name, Received, SendRight, Task};
 
 use crate::choices::Choices;
 use crate::kernel::{Item, Kernel, OutOfLine, Raw, Sandbox, SimSurface, SimTask};
-use crate::world::{Host, LIMIT, REGIONS, UID, nv12, payload_of};
+use crate::world::{Host, LIMIT, REGIONS, UID, nv12, over, payload_of};
 
 /// Most workers of a run, and most strangers.
 const MOST: usize = 8;
@@ -189,7 +189,7 @@ impl Scene {
     fn read_welcome(&mut self, choices: &mut Choices<'_>) {
         let Some(worker) = self.worker(choices) else { return };
         let Some(checked_in) = worker.checked_in.take() else { return };
-        worker.link = checked_in.welcomed(LIMIT).ok();
+        worker.link = checked_in.welcomed(over).ok();
         assert!(worker.is_welcome || worker.link.is_none(), "welcomed by somebody else");
         worker.link.iter_mut().for_each(|link| drop(link.take_regions()));
     }

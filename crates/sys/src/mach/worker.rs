@@ -76,18 +76,22 @@ impl<T: Task> CheckedIn<T> {
         Ok(Self { host: hello.host, regions, port, news })
     }
 
-    /// Waits for the host's answer.
+    /// Waits for the host's answer by `wait`, which returns when one of the [watched](Self::watched) ports has something to
+    /// tell. Its error says that nothing is to be waited for any longer; an answer that has come by then still counts.
     ///
     /// # Errors
-    /// It did not come; the host refused the check-in or is gone, which looks the same: nobody has our right; or it is not
-    /// what it must be.
-    pub fn welcomed(self, limit: Duration) -> Result<WorkerLink<T>, SetupError> {
-        let answer = Received::next(&self.port, limit)?;
-        let Some(message) = answer else {
-            return Err(match self.news.next(Duration::ZERO)? {
-                Some(sign) => SetupError::Died(sign),
-                None => SetupError::RendezvousTimeout,
-            });
+    /// The host refused the check-in or is gone, which looks the same: nobody has our right; the answer is not what it must be;
+    /// the error of `wait`.
+    pub fn welcomed(self, mut wait: impl FnMut() -> Result<(), SetupError>) -> Result<WorkerLink<T>, SetupError> {
+        let message = loop {
+            let waited = wait();
+            if let Some(message) = Received::next(&self.port, Duration::ZERO)? {
+                break message;
+            }
+            if let Some(Fate::Died(sign)) = self.news.fate()? {
+                return Err(SetupError::Died(sign));
+            }
+            waited?;
         };
         let mut message = message.check(welcome(self.regions))?;
         let sender = message.sender().pid();
@@ -111,7 +115,7 @@ impl<T: Task> CheckedIn<T> {
         }
     }
 
-    /// The port the welcome comes to, to be waited on.
+    /// The port the welcome comes to.
     pub fn port(&self) -> &ReceiveRight<T> {
         &self.port
     }
@@ -119,6 +123,14 @@ impl<T: Task> CheckedIn<T> {
     /// The port that tells that the check-in was refused.
     pub fn news(&self) -> &News<T> {
         &self.news
+    }
+
+    /// The names of both, to wait until one has a message.
+    ///
+    /// # Errors
+    /// In a fork of the worker.
+    pub fn watched(&self) -> Result<[Name; 2], Forked> {
+        Ok([self.port.name()?, self.news.port().name()?])
     }
 }
 

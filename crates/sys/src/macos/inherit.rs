@@ -7,17 +7,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::socket::{self, Control};
+use super::poll::Queue;
+use super::socket::{self, Control, PIPE, PORTS};
 use super::task::ThisTask;
 use crate::mach::check_in::Hello;
-use crate::mach::worker::CheckedIn;
+use crate::mach::error::Sign;
+use crate::mach::worker::{CheckedIn, WorkerLink};
+use crate::mach::{Kern, SetupError};
 use crate::passing::Taker;
 
 /// The environment variable that names the link: `fd:R,W`, or `fd:R,W,S` for a worker that is not met.
@@ -86,8 +89,25 @@ fn meet(ends: Vec<OwnedFd>) -> io::Result<Control> {
         return Control::of_taker(read, write, Taker::adopt(socket)?);
     }
     let hello = Hello::from_bytes(&read_hello(&read)?)?;
-    let link = CheckedIn::new(&ThisTask, &hello, 0, ROOM).and_then(|checked_in| checked_in.welcomed(LIMIT));
+    let link = CheckedIn::new(&ThisTask, &hello, 0, ROOM).and_then(|checked_in| await_welcome(checked_in, &read));
     Control::of_worker(read, write, link)
+}
+
+/// Waits for the host's answer, and for all that tells that none will come: its refusal, its death, the end of its pipe.
+fn await_welcome(checked_in: CheckedIn<ThisTask>, pipe: &OwnedFd) -> Result<WorkerLink<ThisTask>, SetupError> {
+    // No memory.
+    let failed = |_| SetupError::Kernel(Kern::FAILURE);
+    let queue = Queue::new().map_err(failed)?;
+    for port in checked_in.watched()? {
+        queue.watch_port(port, PORTS).map_err(failed)?;
+    }
+    queue.watch_end(pipe.as_fd(), PIPE).map_err(failed)?;
+    let end = Instant::now() + LIMIT;
+    checked_in.welcomed(|| match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(SetupError::RendezvousTimeout),
+        left if queue.has_ended(PIPE, left).map_err(failed)? => Err(SetupError::Died(Sign::EndOfFile)),
+        _ => Ok(()),
+    })
 }
 
 /// Reads exactly the hello: what follows is the channel's.

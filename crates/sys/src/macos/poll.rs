@@ -79,14 +79,34 @@ impl Queue {
     /// This is also what makes the queue itself unreadable: another that watches it, or `poll`, counts what it has in line
     /// and does not ask whether that is still so (kern_event.c, filt_kqprocess). To be called after what is watched was read.
     pub(super) fn ready(&self, limit: Option<Duration>) -> io::Result<Vec<u64>> {
+        Ok(self.events(limit)?.iter().map(token).collect())
+    }
+
+    /// Watches a pipe for its end alone: what is written meanwhile is told of once each time, and waits (sys_pipe.c,
+    /// filt_piperead).
+    pub(super) fn watch_end(&self, pipe: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        Ok(self.change(EventFilter::Read(pipe.as_raw_fd()), EventFlags::ADD | EventFlags::CLEAR, token)?)
+    }
+
+    /// Whether the one with `token` has ended. Waits as [`ready`](Self::ready), for any to have something to tell.
+    pub(super) fn has_ended(&self, of: u64, limit: Duration) -> io::Result<bool> {
+        let ends = |event: &Event| token(event) == of && event.flags().contains(EventFlags::EOF);
+        Ok(self.events(Some(limit))?.iter().any(ends))
+    }
+
+    fn events(&self, limit: Option<Duration>) -> io::Result<Vec<Event>> {
         self.is_here()?;
         let mut events = Vec::<Event>::with_capacity(64);
         // SAFETY: no descriptor is passed.
         match unsafe { kevent(&*self.fd, &[], spare_capacity(&mut events), limit) } {
-            Ok(_) | Err(Errno::INTR) => Ok(events.iter().map(|event| event.udata().addr() as u64).collect()),
+            Ok(_) | Err(Errno::INTR) => Ok(events),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn token(event: &Event) -> u64 {
+    event.udata().addr() as u64
 }
 
 impl Drop for Queue {

@@ -35,7 +35,7 @@ pub const MAX_HANDLES: usize = 128;
 /// How long a message may wait for its worker to come, and for room in the pipe, which holds less than the largest.
 const ROOM: Duration = Duration::from_secs(5);
 /// The token of the pipe in a channel's queue.
-const PIPE: u64 = 0;
+pub(super) const PIPE: u64 = 0;
 /// The token of the ports that tell of the peer.
 pub(super) const PORTS: u64 = 1;
 

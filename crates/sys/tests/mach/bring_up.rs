@@ -1,12 +1,13 @@
 //! A worker finds its host, checks in, and is welcomed; by every way there is, and what happens where none is.
 
 use frameport_sys::mach::error::Sign;
+use frameport_sys::mach::host::{HostLink, Offer};
 use frameport_sys::mach::rendezvous::WorkerId;
 use frameport_sys::mach::worker::CheckedIn;
-use frameport_sys::mach::{Check, SendError, SetupError, Task};
+use frameport_sys::mach::{Check, Kern, SendError, SetupError, Task};
 
-use crate::kernel::Kernel;
-use crate::world::{Host, LIMIT, REGIONS, UID, nonce};
+use crate::kernel::{Kernel, Raw, SimTask};
+use crate::world::{Host, LIMIT, REGIONS, UID, nonce, over};
 
 #[test]
 fn a_worker_meets_its_host_and_nothing_is_left() {
@@ -78,7 +79,7 @@ fn twenty_workers_at_once_come_to_their_own_hosts_links() {
         let accepted = host.rendezvous.accept(message).unwrap();
         assert_eq!((accepted.worker, accepted.audit.pid()), (WorkerId(worker), task.pid()));
         let link = host.welcome(offer, accepted).unwrap();
-        drop(checked_in.welcomed(LIMIT).unwrap());
+        drop(checked_in.welcomed(over).unwrap());
         drop(link);
     }
     drop(host);
@@ -94,7 +95,7 @@ fn a_nonce_is_good_once() {
     let again = CheckedIn::new(&thief, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
     assert_eq!(host.serve().1, [Check::Nonce]);
     // Refused looks like a host that is gone: nobody has the right it sent.
-    assert_eq!(again.welcomed(LIMIT).unwrap_err(), SetupError::Died(Sign::NoSenders));
+    assert_eq!(again.welcomed(over).unwrap_err(), SetupError::Died(Sign::NoSenders));
     drop((pair, host));
     kernel.assert_clean();
 }
@@ -117,8 +118,78 @@ fn a_host_that_does_not_answer_is_a_timeout() {
     let mut host = Host::new(&kernel);
     let (offer, task) = host.start(1).unwrap();
     let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
-    assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::RendezvousTimeout);
+    assert_eq!(checked_in.welcomed(over).unwrap_err(), SetupError::RendezvousTimeout);
     drop((offer, host));
+    kernel.assert_clean();
+}
+
+/// What a worker learns during whose first wait something happens, at the end of which its pipe may have ended.
+fn learns(
+    happens: impl FnOnce(&mut Host, Offer<SimTask>) -> Option<HostLink<SimTask>>,
+    ends: bool,
+) -> Result<(), SetupError> {
+    let kernel = Kernel::new();
+    let mut host = Host::new(&kernel);
+    let (offer, task) = host.start(1).unwrap();
+    let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
+    let ports = checked_in.watched().unwrap();
+    let (mut happens, mut link) = (Some(|host: &mut Host| happens(host, offer)), None);
+    let learnt = checked_in.welcomed(|| {
+        let happens = happens.take().expect("it knows now");
+        link = happens(&mut host);
+        assert!(ends || kernel.is_readable(&task, &ports), "it is woken");
+        if ends { Err(SetupError::Died(Sign::EndOfFile)) } else { Ok(()) }
+    });
+    let learnt = learnt.map(drop);
+    drop((link, host));
+    kernel.assert_clean();
+    learnt
+}
+
+#[test]
+fn a_worker_that_waits_learns_at_once_what_becomes_of_its_host() {
+    let answers = |host: &mut Host, offer| {
+        let accepted = host.serve().0.unwrap();
+        host.welcome(offer, accepted).ok()
+    };
+    assert_eq!(learns(answers, false), Ok(()));
+    // It answered before its pipe ended.
+    assert_eq!(learns(answers, true), Ok(()));
+    let dies = |host: &mut Host, _| {
+        host.task.kill();
+        None
+    };
+    assert_eq!(learns(dies, false), Err(SetupError::Died(Sign::NoSenders)));
+    let refuses = |host: &mut Host, _| {
+        host.rendezvous.forget(WorkerId(1));
+        host.serve();
+        None
+    };
+    assert_eq!(learns(refuses, false), Err(SetupError::Died(Sign::NoSenders)));
+    let leaves = |_: &mut Host, _| None;
+    assert_eq!(learns(leaves, true), Err(SetupError::Died(Sign::EndOfFile)));
+}
+
+#[test]
+fn a_worker_that_waits_passes_over_what_the_kernel_did_not_send() {
+    let kernel = Kernel::new();
+    let mut host = Host::new(&kernel);
+    let (offer, task) = host.start(1).unwrap();
+    let checked_in = CheckedIn::new(&task, &host.hello(1), REGIONS.len(), LIMIT).unwrap();
+    let forger = kernel.boot(UID).hostile();
+    let to = task.grant(checked_in.news().port().name().unwrap(), &forger).0;
+    let (mut offer, mut link) = (Some(offer), None);
+    let learnt = checked_in.welcomed(|| {
+        if forger.is_alive() {
+            assert_eq!(forger.send_raw(&Raw { to, id: 70, payload: vec![0, 1, 1], ..Raw::default() }), Kern::SUCCESS);
+            forger.kill();
+        } else {
+            let accepted = host.serve().0.unwrap();
+            link = host.welcome(offer.take().unwrap(), accepted).ok();
+        }
+        Ok(())
+    });
+    drop((learnt.unwrap(), link, host));
     kernel.assert_clean();
 }
 
@@ -157,7 +228,7 @@ fn a_welcome_that_finds_no_room_comes_back_whole() {
     let accepted = host.serve().0.unwrap();
     kernel.state().is_full_for = Some(host.task.id());
     assert_eq!(host.welcome(offer, accepted).unwrap_err(), SetupError::Send(SendError::Full));
-    assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::Died(Sign::NoSenders));
+    assert_eq!(checked_in.welcomed(over).unwrap_err(), SetupError::Died(Sign::NoSenders));
     drop(host);
     kernel.assert_clean();
 }

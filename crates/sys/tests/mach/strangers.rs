@@ -11,7 +11,7 @@ use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Check, Kern, Name, Received, SetupError, Surface, Task};
 
 use crate::kernel::{Item, Kernel, OutOfLine, Raw, SimSurface};
-use crate::world::{Host, LIMIT, REGIONS, UID, nv12, payload};
+use crate::world::{Host, LIMIT, REGIONS, UID, nv12, over, payload};
 
 #[test]
 fn whatever_comes_to_a_workers_port_is_a_violation() {
@@ -105,7 +105,7 @@ fn a_welcome_of_somebody_else_is_refused() {
     };
     assert_eq!(stranger.send_raw(&raw), Kern::SUCCESS);
     let expected = Check::Process { found: stranger.pid(), expected: host.task.pid() };
-    assert_eq!(checked_in.welcomed(LIMIT).unwrap_err(), SetupError::PeerRejected(expected));
+    assert_eq!(checked_in.welcomed(over).unwrap_err(), SetupError::PeerRejected(expected));
     stranger.kill();
     drop((offer, host));
     kernel.assert_clean();
