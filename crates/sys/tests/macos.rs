@@ -181,6 +181,39 @@ fn death_is_seen_by_a_poller_and_by_the_channel() {
     assert_eq!(child.signal_group(Signal::KILL).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
+/// The kernel tells of a death a moment before it has a status to give.
+#[test]
+fn who_was_told_of_a_death_gets_its_status() {
+    for _ in 0..200 {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 7"]);
+        let (mut child, _control) = worker_of(command, Means::Descriptors);
+        let poller = Poller::new().unwrap();
+        poller.add(&child, 7).unwrap();
+        assert_eq!(poller.wait().unwrap(), [7]);
+        assert_eq!(child.try_reap().unwrap(), Some(Exit::Code(7)));
+    }
+}
+
+/// Nor does one that is dropped then, dead or alive.
+#[test]
+fn a_dropped_child_leaves_no_zombie() {
+    for script in ["exit 7", "sleep 3600"] {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let (child, _control) = worker_of(command, Means::Descriptors);
+        let pid = child.pid().cast_signed();
+        if script == "exit 7" {
+            let poller = Poller::new().unwrap();
+            poller.add(&child, 7).unwrap();
+            poller.wait().unwrap();
+        }
+        drop(child);
+        // SAFETY: asks about a number.
+        assert_eq!((unsafe { libc::kill(pid, 0) }, io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ESRCH)));
+    }
+}
+
 /// Its pipe is left to a process that lives on: what tells are its ports.
 #[test]
 fn a_workers_death_is_seen_where_its_pipe_lives_on() {

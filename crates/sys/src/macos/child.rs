@@ -1,11 +1,15 @@
 //! A worker that was started: whether it lives, how it ended, and the end of it.
 //!
 //! *Who calls it*: the host's service code, by way of [`process`](super::process). *Invariants*: the kqueue was asked about the
-//! process before anybody could have reaped it; its pid is used only while this process has not. *A hostile worker* can do
-//! nothing here but live on after SIGTERM.
+//! process before anybody could have reaped it; its pid is used only while this process has not; whoever was told of its death
+//! can collect it. *A hostile worker* can do nothing here but live on after SIGTERM.
+//!
+//! A process is not to be found any more, and then NOTE_EXIT is posted, before it becomes a zombie (bsd/kern/kern_exit.c,
+//! proc_exit, which sets SZOMB last): for that moment waitid says that it lives.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::kqueue::{EventFilter, EventFlags, ProcessEvents};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +21,10 @@ use rustix::process::{
 use super::poll::{Queue, Watched};
 use super::socket;
 use crate::exit::Exit;
+
+/// How long a process may take from the news of its death until it can be collected: some microseconds, more where the machine
+/// has no time for it, and any time where a debugger has it, which is not waited for.
+const COLLECTABLE: Duration = Duration::from_secs(1);
 
 /// A started worker process and the group it leads. Dropping it before it was reaped kills the group. Readable for a poller
 /// as soon as the worker is dead.
@@ -113,15 +121,27 @@ impl Child {
         Ok(exit)
     }
 
-    /// Collects the dead worker without waiting; None while it lives, or while a debugger keeps it from being collected.
+    /// Collects the dead worker; None while it lives, at once, or while a debugger keeps it from being collected, after a second.
     ///
     /// # Errors
     /// As [`Child::reap`].
     pub fn try_reap(&mut self) -> io::Result<Option<Exit>> {
-        if self.reaped.is_none() {
+        let start = Instant::now();
+        while self.reaped.is_none() {
             self.reaped = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+            let is_about_to_be = || start.elapsed() < COLLECTABLE && self.is_dead_within(Duration::ZERO);
+            if self.reaped.is_some() || !is_about_to_be() {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
         Ok(self.reaped)
+    }
+
+    /// Whether its death was told, for which it waits `limit` at most. Not to be asked in a fork of the host.
+    fn is_dead_within(&self, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        poll(&mut [PollFd::from_borrowed_fd(self.to_read(), PollFlags::IN)], Some(&limit)).is_ok_and(|told| told > 0)
     }
 
     /// Whether no process of the worker's group is alive any more; meaningful after [`Child::reap`].
@@ -155,13 +175,14 @@ impl Watched for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.reaped.is_some() || self.signal_group(Signal::KILL).is_err() {
+        if self.reaped.is_some() || getpid() != self.host {
             return;
         }
+        // Refused where it is dead already, and still to be collected.
+        let _ = self.signal_group(Signal::KILL);
         // Death by SIGKILL takes a moment, unless the worker hangs in a driver: then its zombie is left to be.
-        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::from_borrowed_fd(self.to_read(), PollFlags::IN)], Some(&second));
-        let _ = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        self.is_dead_within(Duration::from_secs(1));
+        let _ = self.try_reap();
     }
 }
 
