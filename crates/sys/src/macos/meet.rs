@@ -3,7 +3,8 @@
 //! *Who calls it*: spawn and the control channel. *Invariants*: a worker is expected before it is spawned; whoever is believed
 //! is welcomed at once, by the thread that believed it; a meeting takes place, fails with a reason, or is given up by whoever
 //! waits for it, and then nothing of it is left: there is no time limit here, for a worker checks in when it connects, which
-//! may be after it has loaded what takes minutes. The entrance lives as long as the process: its name goes with it. *A hostile peer*: see [`crate::mach::rendezvous`].
+//! may be after it has loaded what takes minutes. The entrance lives as long as the process: its name goes with it.
+//! *A hostile peer*: see [`crate::mach::rendezvous`].
 
 use std::collections::HashMap;
 use std::io;
