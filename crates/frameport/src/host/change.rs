@@ -44,8 +44,7 @@ pub(super) struct Changes {
     /// The first ones are the channels' own.
     next_pool: AtomicU32,
     busy: AtomicBool,
-    /// The worker has asked for a change that is not answered yet.
-    asked: AtomicBool,
+    wishes: Mutex<Wishes>,
     /// A pool of this host's, and one of the worker's that goes with it.
     pairs: Mutex<Vec<(u32, u32)>>,
     /// What this host has changed: the spec of a channel of that index. Nothing once the next life has taken it over.
@@ -54,15 +53,21 @@ pub(super) struct Changes {
 
 impl Default for Changes {
     fn default() -> Self {
-        let (busy, asked) = (AtomicBool::new(false), AtomicBool::new(false));
         Self {
             next_pool: AtomicU32::new(MAX_CHANNELS as u32),
-            busy,
-            asked,
+            busy: AtomicBool::new(false),
+            wishes: Mutex::default(),
             pairs: Mutex::default(),
             changed: Mutex::new(Some(BTreeMap::new())),
         }
     }
+}
+
+/// What the worker wants to send: a thread sees to one wish, and the newest of those that came meanwhile waits for it.
+#[derive(Debug, Default)]
+struct Wishes {
+    under_way: bool,
+    next: Option<(usize, Spec)>,
 }
 
 /// The right to change a link, given back on drop.
@@ -77,6 +82,10 @@ impl Drop for Turn<'_> {
 impl Changes {
     fn pairs(&self) -> MutexGuard<'_, Vec<(u32, u32)>> {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -290,20 +299,36 @@ impl Supervised {
         self.all_ends().recv.iter().for_each(|end| end.left(pool));
     }
 
-    /// The worker wants to send something else. Not on the calling thread, which serves all workers; one wish at a time.
+    /// The worker wants to send something else. Not on the calling thread, which serves all workers; one wish at a time, for its
+    /// next may come before the thread of the last, which it has an answer to, has ended.
     pub(super) fn respec(self: &Arc<Self>, channel: usize, spec: Spec) {
-        if self.changes.asked.swap(true, Ordering::Relaxed) {
-            return self.deny(channel, "it has asked for another change before, which is under way".to_owned());
+        {
+            let mut wishes = self.changes.wishes();
+            if wishes.under_way {
+                let before = wishes.next.replace((channel, spec));
+                drop(wishes);
+                // Whoever wished something else of the same channel waits no longer, or sees that it was asked for since.
+                if let Some((other, _)) = before.filter(|(other, _)| *other != channel) {
+                    self.deny(other, "it has asked for another change since".to_owned());
+                }
+                return;
+            }
+            wishes.under_way = true;
         }
         let this = Arc::clone(self);
         let grant = move || {
-            let granted = this.grant(channel, &spec);
-            this.changes.asked.store(false, Ordering::Relaxed);
-            granted.unwrap_or_else(|error| this.deny(channel, error.to_string()));
+            let mut wish = Some((channel, spec));
+            while let Some((channel, spec)) = wish {
+                this.grant(channel, &spec).unwrap_or_else(|error| this.deny(channel, error.to_string()));
+                let mut wishes = this.changes.wishes();
+                wish = wishes.next.take();
+                wishes.under_way = wish.is_some();
+            }
         };
         if let Err(error) = thread::Builder::new().name("frameport-spec".into()).spawn(grant) {
-            self.changes.asked.store(false, Ordering::Relaxed);
-            self.deny(channel, error.to_string());
+            let next = std::mem::take(&mut *self.changes.wishes()).next;
+            let channels = next.into_iter().map(|(next, _)| next).chain([channel]);
+            channels.for_each(|channel| self.deny(channel, error.to_string()));
         }
     }
 

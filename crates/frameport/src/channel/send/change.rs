@@ -105,15 +105,26 @@ impl SendEnd {
     /// # Errors
     /// [`Error::Config`] with the host's reason, [`Error::Timeout`], [`Error::Interrupted`], or why the link has ended.
     pub(crate) fn request(&self, spec: &Spec, ask: impl FnOnce(), until: &mut Until<'_>) -> Result<(), Error> {
-        self.lock().denied = None;
-        if self.pool().spec == *spec {
-            return Ok(());
-        }
+        let asked = {
+            let mut inner = self.lock();
+            if inner.current.lot.pool.spec == *spec {
+                return Ok(());
+            }
+            inner.denied = None;
+            inner.asked = inner.asked.wrapping_add(1);
+            inner.asked
+        };
         ask();
         loop {
             let mut inner = self.lock();
             if inner.current.lot.pool.spec == *spec {
                 return Ok(());
+            }
+            if inner.asked != asked {
+                return Err(Error::config(format!(
+                    "channel '{}': another thread has asked for another spec since",
+                    self.name
+                )));
             }
             if let Some(what) = inner.denied.take() {
                 return Err(Error::config(what));

@@ -66,6 +66,8 @@ struct Inner {
     reclaimed: bool,
     /// Why the host does not grant the spec a worker asked for.
     denied: Option<String>,
+    /// How often this side has asked for another spec.
+    asked: u64,
 }
 
 /// What did not become a frame, counted over all lives of the peer.
@@ -112,6 +114,7 @@ impl SendEnd {
             closed: false,
             reclaimed: false,
             denied: None,
+            asked: 0,
         });
         let copied = AtomicU64::new(0);
         Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied, tally })
