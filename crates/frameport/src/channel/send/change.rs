@@ -5,7 +5,7 @@
 //! the slots of two, so the next change waits until the one before the last is home. *A hostile worker* can make a change
 //! wait to its deadline.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use frameport_mem::park::{Ended, Until};
@@ -13,7 +13,7 @@ use frameport_sys::sync::MutexGuard;
 use frameport_sys::thread;
 use frameport_wire::spec::Spec;
 
-use super::{Account, Inner, SendEnd};
+use super::{Account, Inner, SendEnd, Wish};
 use crate::channel::audience::Slots;
 use crate::channel::lot::Lot;
 use crate::error::Error;
@@ -65,6 +65,9 @@ impl SendEnd {
     /// `joined` it.
     pub(crate) fn add_lot(&self, lot: Arc<Lot>, audience: Option<Arc<Slots>>, answers: u32, joined: bool) {
         let mut inner = self.lock();
+        // Counts though the next change may come before anybody looks.
+        let granted = inner.wish.as_ref().filter(|wish| wish.spec == lot.pool.spec);
+        granted.into_iter().for_each(|wish| drop(wish.answer.set(Ok(()))));
         let new = Account { joined, ..Account::new(lot, audience, self.delivery, answers) };
         let mut old = std::mem::replace(&mut inner.current, new);
         // Answers to older frames still come from there.
@@ -97,7 +100,7 @@ impl SendEnd {
 
     /// The host does not grant what was asked for.
     pub(crate) fn deny(&self, reason: String) {
-        self.lock().denied = Some(reason);
+        self.lock().wish.iter().for_each(|wish| drop(wish.answer.set(Err(reason.clone()))));
     }
 
     /// Asks the host for another spec by `ask`, and waits until it is there.
@@ -105,31 +108,23 @@ impl SendEnd {
     /// # Errors
     /// [`Error::Config`] with the host's reason, [`Error::Timeout`], [`Error::Interrupted`], or why the link has ended.
     pub(crate) fn request(&self, spec: &Spec, ask: impl FnOnce(), until: &mut Until<'_>) -> Result<(), Error> {
-        let asked = {
+        let wish = Arc::new(Wish { spec: spec.clone(), answer: OnceLock::new() });
+        {
             let mut inner = self.lock();
             if inner.current.lot.pool.spec == *spec {
                 return Ok(());
             }
-            inner.denied = None;
-            inner.asked = inner.asked.wrapping_add(1);
-            inner.asked
-        };
+            inner.wish = Some(Arc::clone(&wish));
+        }
         ask();
         loop {
-            let mut inner = self.lock();
-            if inner.current.lot.pool.spec == *spec {
-                return Ok(());
+            if let Some(answer) = wish.answer.get() {
+                return answer.clone().map_err(Error::config);
             }
-            if inner.asked != asked {
-                return Err(Error::config(format!(
-                    "channel '{}': another thread has asked for another spec since",
-                    self.name
-                )));
-            }
-            if let Some(what) = inner.denied.take() {
+            if !self.lock().wish.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &wish)) {
+                let what = format!("channel '{}': another thread has asked for another spec since", self.name);
                 return Err(Error::config(what));
             }
-            drop(inner);
             self.state.check()?;
             match until.step() {
                 Ok(limit) => thread::sleep(limit.map_or(PAUSE, |limit| limit.min(PAUSE))),

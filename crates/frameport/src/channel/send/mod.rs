@@ -14,7 +14,7 @@ mod member;
 mod stall;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use frameport_mem::park::{Bells, Ended, Look, Until};
@@ -24,6 +24,7 @@ use frameport_sys::sync::{Mutex, MutexGuard};
 use frameport_wire::control::Delivery;
 use frameport_wire::descriptor::Descriptor;
 use frameport_wire::layout::{frame_bit, slot_bit};
+use frameport_wire::spec::Spec;
 
 use self::account::Account;
 use super::audience::Slots;
@@ -64,10 +65,16 @@ struct Inner {
     closed: bool,
     /// The peer is gone.
     reclaimed: bool,
-    /// Why the host does not grant the spec a worker asked for.
-    denied: Option<String>,
-    /// How often this side has asked for another spec.
-    asked: u64,
+    /// What a worker has asked for last.
+    wish: Option<Arc<Wish>>,
+}
+
+/// Another spec that a worker asks for.
+#[derive(Debug)]
+struct Wish {
+    spec: Spec,
+    /// Whether it came, or why not.
+    answer: OnceLock<Result<(), String>>,
 }
 
 /// What did not become a frame, counted over all lives of the peer.
@@ -113,8 +120,7 @@ impl SendEnd {
             next_seq,
             closed: false,
             reclaimed: false,
-            denied: None,
-            asked: 0,
+            wish: None,
         });
         let copied = AtomicU64::new(0);
         Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied, tally })
