@@ -13,6 +13,7 @@ use frameport_sys::mach::check_in::{CHECK_IN, Hello, VERSION, id};
 use frameport_sys::mach::death::News;
 use frameport_sys::mach::error::Sign;
 use frameport_sys::mach::message::{COMPLEX, MOVE_SEND, at};
+use frameport_sys::mach::received::ReceiveError;
 use frameport_sys::mach::rendezvous::{Rendezvous, WorkerId};
 use frameport_sys::mach::surface::{Geometry, Opened};
 use frameport_sys::mach::task::Notify;
@@ -65,7 +66,8 @@ fn accept(task: &Liar, port: &ReceiveRight<Liar>, choices: &mut Choices<'_>) {
             Err(_) => assert_eq!(rendezvous.refused(), 1),
         },
         Ok(None) => {}
-        Err(error) => rendezvous.unfit(error),
+        Err(ReceiveError::Unfit(check)) => rendezvous.unfit(check),
+        Err(_) => {}
     }
 }
 

@@ -164,8 +164,8 @@ impl Scene {
                         Ok(one) => accepted.push(one),
                         Err(_) => refused += 1,
                     },
-                    Err(error @ ReceiveError::Unfit(_)) => {
-                        rendezvous.unfit(error);
+                    Err(ReceiveError::Unfit(check)) => {
+                        rendezvous.unfit(check);
                         refused += 1;
                     }
                     Err(error) => panic!("the entrance: {error}"),

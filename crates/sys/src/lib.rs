@@ -3,8 +3,10 @@
 //! *What it is*: the one seam between frameport and a kernel. Every system is a module with the same names inside,
 //! chosen here and nowhere else. *Who calls it*: `frameport-mem` (memory, doorbells) and `frameport` (the rest).
 //! *Invariants*: handles are owned by type and close-on-exec from birth; every region is created complete by the
-//! host, sealed before it is sent, and checked by whoever receives it. *A hostile peer* reaches this crate only
-//! through file descriptors it was given; what it sends is bytes, read without room for descriptors.
+//! host, out of its worker's reach before it is sent where that may only read it, and checked by whoever receives it.
+//! *A hostile peer* reaches this crate through file descriptors it was given; what it sends is bytes, read without room for
+//! descriptors. On macOS it sends Mach messages besides, as may any process of the login: [`mach`] destroys what is not exactly
+//! expected. A worker without a port takes descriptors from its host alone (`passing`).
 
 mod exit;
 #[cfg(any(frameport_sim, all(target_os = "linux", frameport_gaps)))]
@@ -20,6 +22,10 @@ mod one_means;
 mod one_region;
 pub mod passing;
 mod plan;
+#[cfg(not(frameport_sim))]
+pub mod real_sync;
+#[cfg(not(frameport_sim))]
+pub mod real_thread;
 pub mod shm;
 mod writers;
 

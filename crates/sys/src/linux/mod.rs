@@ -12,5 +12,4 @@ pub mod pixels;
 pub mod poll;
 pub mod process;
 pub mod socket;
-pub mod sync;
-pub mod thread;
+pub use crate::{real_sync as sync, real_thread as thread};

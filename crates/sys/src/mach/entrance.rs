@@ -7,7 +7,7 @@
 
 use super::error::{Denied, Operation, SetupError, Slot};
 use super::right::{ReceiveRight, SendRight};
-use super::slot::{self, Lending};
+use super::slot;
 use super::task::{Kern, Task};
 
 /// What every name begins with.
@@ -64,7 +64,7 @@ impl<T: Task> Entrance<T> {
     ///
     /// # Errors
     /// What the kernel answers before the spawn; then nothing was spawned.
-    pub fn lend<R>(&self, spawn: impl FnOnce() -> R) -> Result<Lending<R>, Kern> {
+    pub fn lend<R>(&self, spawn: impl FnOnce() -> R) -> Result<R, Kern> {
         slot::lend(self.unnamed.task(), &self.to_unnamed, spawn)
     }
 
@@ -78,7 +78,7 @@ impl<T: Task> Entrance<T> {
         let mut once = || spawn.take().map(|spawn| spawn());
         let (spawned, lent) = match (self.lend(&mut once), self.denied()) {
             // A fork beside the spawn may have taken the port away; the worker looks for itself.
-            (Ok(Lending { spawned, .. }), _) => (spawned, true),
+            (Ok(spawned), _) => (spawned, true),
             (Err(_), None) => (once(), false),
             (Err(answer), Some(denied)) => {
                 let slot = Slot::Unreadable(answer);

@@ -190,8 +190,6 @@ pub enum Sign {
     NoSenders,
     /// The port we send to is gone.
     DeadName,
-    /// The process has ended, with this status where it is known.
-    Exit(Option<i32>),
     /// The pipe has ended.
     EndOfFile,
 }

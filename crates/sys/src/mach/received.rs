@@ -37,12 +37,6 @@ impl AuditToken {
     pub fn pid(&self) -> u32 {
         self.0[5]
     }
-
-    /// Counter that, with the pid, is never used again.
-    #[must_use]
-    pub fn pid_version(&self) -> u32 {
-        self.0[7]
-    }
 }
 
 /// The one form a message must have.
@@ -129,12 +123,6 @@ impl<T: Task> Received<T> {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         if self.buffer.word(at::BITS) & COMPLEX == 0 { 0 } else { self.buffer.word(at::DESCRIPTORS) as usize }
-    }
-
-    /// The name of the port it came to, which the kernel wrote.
-    #[must_use]
-    pub fn came_to(&self) -> Name {
-        Name(self.buffer.word(at::LOCAL))
     }
 
     /// Checks that the message is what it must be, before anything of it is used.

@@ -10,7 +10,7 @@
 
 use super::check_in::{CHECK_IN, Nonce, VERSION};
 use super::error::Check;
-use super::received::{AuditToken, ReceiveError, Received};
+use super::received::{AuditToken, Received};
 use super::right::SendRight;
 use super::task::Task;
 
@@ -88,10 +88,8 @@ impl Rendezvous {
     }
 
     /// Counts a message the guard could not even take charge of.
-    pub fn unfit(&mut self, error: ReceiveError) {
-        if let ReceiveError::Unfit(check) = error {
-            self.refuse(check);
-        }
+    pub fn unfit(&mut self, check: Check) {
+        self.refuse(check);
     }
 
     fn refuse(&mut self, check: Check) -> Check {

@@ -6,7 +6,7 @@
 //! second rendezvous port, which is worth nothing without a nonce.
 //!
 //! `fork` in libSystem is reported to wipe slots 1 and 2 of the parent *and* the child (not run): a thread that forks between
-//! our two calls takes the right away from the worker. So the slot is looked at again after the spawn.
+//! our two calls takes the right away from the worker, which looks for itself and says so where it finds no other way.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -32,21 +32,11 @@ fn written(name: Name) -> Name {
     if name.is_valid() { name } else { Name::NULL }
 }
 
-/// What became of a loan.
-#[derive(Debug)]
-pub struct Lending<R> {
-    /// What the spawn returned.
-    pub spawned: R,
-    /// Whether the right was still there after the spawn: if not, the worker may have none, and another spawn is to be tried
-    /// if it does not come by name.
-    pub stayed: bool,
-}
-
 /// Spawns with `right` in slot 2, for the new process to inherit.
 ///
 /// # Errors
 /// What the kernel answers before the spawn; then nothing was spawned.
-pub fn lend<T: Task, R>(task: &T, right: &SendRight<T>, spawn: impl FnOnce() -> R) -> Result<Lending<R>, Kern> {
+pub fn lend<T: Task, R>(task: &T, right: &SendRight<T>, spawn: impl FnOnce() -> R) -> Result<R, Kern> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let name = right.name().map_err(|_| Kern::INVALID_NAME)?;
@@ -54,11 +44,8 @@ pub fn lend<T: Task, R>(task: &T, right: &SendRight<T>, spawn: impl FnOnce() -> 
     let found = names.map(written);
     let [zero, one, _] = found;
     task.register([zero, one, name])?;
-    let restore = Restore { task, found, _kept: before };
-    let spawned = spawn();
-    let stayed = Registered::of(task).is_ok_and(|(_, names)| names[OURS] == name);
-    drop(restore);
-    Ok(Lending { spawned, stayed })
+    let _restore = Restore { task, found, _kept: before };
+    Ok(spawn())
 }
 
 /// Puts the slots back as found, whatever the spawn does.

@@ -201,7 +201,7 @@ impl Host {
                     }
                 }
                 Ok(None) => return,
-                Err(error @ ReceiveError::Unfit(_)) => self.books().rendezvous.unfit(error),
+                Err(ReceiveError::Unfit(check)) => self.books().rendezvous.unfit(check),
                 Err(ReceiveError::Failed(_) | ReceiveError::Forked(_)) => return std::thread::sleep(PAUSE),
             }
         }

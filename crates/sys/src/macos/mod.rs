@@ -23,6 +23,6 @@ pub mod process;
 mod raw;
 pub mod socket;
 pub mod surface;
-pub mod sync;
 pub mod task;
-pub mod thread;
+
+pub use crate::{real_sync as sync, real_thread as thread};

@@ -1,6 +1,7 @@
 //! Where a sandbox denies names: the registered port, and what happens where that is gone too.
 
 use frameport_sys::mach::error::{Operation, Slot};
+use frameport_sys::mach::slot;
 use frameport_sys::mach::worker::CheckedIn;
 use frameport_sys::mach::{Denied, Kern, SetupError, Task};
 
@@ -78,18 +79,19 @@ fn a_host_that_is_denied_a_name_says_so_through_its_worker() {
 }
 
 #[test]
-fn a_fork_beside_the_spawn_is_noticed() {
+fn a_fork_beside_the_spawn_takes_the_right_from_the_worker() {
     let kernel = Kernel::new();
     let host = Host::new(&kernel);
-    let lending = host.entrance.lend(|| {
-        kernel.fork(&host.task);
-    });
-    assert!(!lending.unwrap().stayed);
-    kernel.state().fork_wipes = false;
-    let lending = host.entrance.lend(|| {
-        kernel.fork(&host.task).kill();
-    });
-    assert!(lending.unwrap().stayed);
+    for wipes in [true, false] {
+        kernel.state().fork_wipes = wipes;
+        let spawned = host.entrance.lend(|| {
+            kernel.fork(&host.task).kill();
+            kernel.spawn(&host.task)
+        });
+        let worker = spawned.unwrap();
+        assert_eq!(slot::take(&worker).err(), wipes.then_some(Slot::Empty));
+        worker.kill();
+    }
     drop(host);
     kernel.assert_clean();
 }

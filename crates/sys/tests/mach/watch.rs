@@ -46,7 +46,7 @@ fn read(watch: &mut Watch, pair: &Pair, pipe: &mut Pipe) -> Result<usize, io::Er
 
 #[test]
 fn the_first_sign_decides() {
-    let fates = [Fate::Died(Sign::Exit(Some(9))), Fate::Died(Sign::NoSenders), Fate::Lied(Check::TooLarge)];
+    let fates = [Fate::Died(Sign::EndOfFile), Fate::Died(Sign::NoSenders), Fate::Lied(Check::TooLarge)];
     for first in fates {
         let mut watch = Watch::default();
         assert!(watch.is_news(first));

@@ -69,8 +69,7 @@ impl Host {
         let offer = Offer::new(&self.task)?;
         self.rendezvous.expect(WorkerId(worker), nonce(worker));
         let spawned = self.entrance.lend(|| self.kernel.spawn(&self.task))?;
-        assert!(spawned.stayed || !self.task.is_alive());
-        Ok((offer, spawned.spawned))
+        Ok((offer, spawned))
     }
 
     /// Takes every message that has come to either port, and returns the last worker believed.
@@ -85,7 +84,7 @@ impl Host {
                     },
                     Ok(None) => break,
                     Err(frameport_sys::mach::received::ReceiveError::Unfit(check)) => {
-                        self.rendezvous.unfit(frameport_sys::mach::received::ReceiveError::Unfit(check));
+                        self.rendezvous.unfit(check);
                         refused.push(check);
                     }
                     Err(_) => break,
