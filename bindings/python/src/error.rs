@@ -67,6 +67,7 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         Error::Violation { .. } => "Violation",
         Error::CutOff { .. } => "CutOff",
         Error::Stalled { .. } => "Stalled",
+        Error::Untold { .. } => "Untold",
         Error::Stale { .. } => "StaleLoan",
         Error::Protocol { .. } => "ProtocolError",
         Error::Inherit(_) => "NotAWorker",

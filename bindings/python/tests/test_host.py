@@ -368,6 +368,22 @@ def in_use():
     return sorted(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is other descriptors")
+def test_a_link_is_two_descriptors_of_its_worker(start):
+    worker = start("""
+        import os
+        inherited = len(os.listdir("/proc/self/fd")) - 1
+        import frameport as fp
+        with fp.connect() as link:
+            for frame in link:
+                frame.meta["files"] = len(os.listdir("/proc/self/fd")) - inherited
+                link.send_back(frame)
+    """, SPEC)
+    for _ in range(3):
+        worker.send(PIXELS)
+        assert worker.recv().meta["files"] == 2, "the link, inherited, and its doorbell"
+
+
 def test_descriptors_and_threads_do_not_pile_up(program):
     command = program(ECHO)
 

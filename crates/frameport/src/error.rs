@@ -306,8 +306,10 @@ impl Error {
         Self::Denied { doing: doing.into(), operation: operation.name(), profile_line: operation.profile_line(), what }
     }
 
-    /// Whether it says that a worker is dead, or about to be.
-    pub(crate) fn is_death(&self) -> bool {
+    /// Whether it says that a worker is dead, or about to be: what another life follows where the worker has a policy for that
+    /// ([`restart`](crate::WorkerBuilder::restart)).
+    #[must_use]
+    pub fn is_death(&self) -> bool {
         matches!(
             self,
             Self::WorkerDied(_)
@@ -318,14 +320,17 @@ impl Error {
         )
     }
 
-    /// Without a dead worker's last words.
-    pub(crate) fn in_short(&self) -> String {
+    /// Its text without a dead worker's last words.
+    #[must_use]
+    pub fn in_short(&self) -> String {
         match self {
             Self::WorkerDied(death) => Death { stderr_tail: String::new(), ..Death::clone(death) }.to_string(),
             Self::NotReady { link, pid, stage, after, .. } => {
                 let (link, stderr_tail) = (link.clone(), String::new());
                 Self::NotReady { link, pid: *pid, stage, after: *after, stderr_tail }.to_string()
             }
+            Self::Group { cause, .. } => cause.in_short(),
+            Self::GivenUp { cause, .. } => self.to_string().replace(&cause.to_string(), &cause.in_short()),
             other => other.to_string(),
         }
     }

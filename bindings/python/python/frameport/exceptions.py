@@ -116,6 +116,10 @@ class Stalled(FrameportError):
     """The worker let go of nothing for longer than `stall` allows; it was killed."""
 
 
+class Untold(FrameportError):
+    """A pool or parameters could not be handed over to the worker, for want of what that takes; it was killed."""
+
+
 class StaleLoan(FrameportError):
     """The loan was made before its worker died, and cannot be sent to the next life: make another."""
 

@@ -74,9 +74,7 @@ impl Crew {
         match self {
             Self::One(worker) => match worker.recv_until(until) {
                 Ok(frame) => Ok(Back::Result(frame)),
-                Err(death @ (Error::WorkerDied(_) | Error::Violation { .. })) if worker.goes_on() => {
-                    Ok(Back::Died(death))
-                }
+                Err(death) if death.is_death() && worker.goes_on() => Ok(Back::Died(death)),
                 Err(error) => Err(error),
             },
             Self::Many(group) => match group.recv_until(until)? {

@@ -133,7 +133,7 @@ pub(super) fn collect(
                 deaths += 1;
                 let lost =
                     if lost == 1 { "1 frame is lost".to_owned() } else { format!("{} frames are lost", count(lost)) };
-                say(&format!("{}; it is started again, {lost}", super::in_short(&death)));
+                say(&format!("{}; it is started again, {lost}", death.in_short()));
                 continue;
             }
             Err(Error::LinkClosed { .. }) => return Ended::Finished,

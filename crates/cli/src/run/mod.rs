@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use frameport::{Death, Delivery, Error, Exit};
+use frameport::{Delivery, Error, Exit};
 
 use self::crew::Crew;
 use self::feed::{Ended, TICK};
@@ -56,23 +56,10 @@ impl Failure {
     /// Without the worker's last words, which are on the screen already.
     fn in_short(&self) -> String {
         match self {
-            Self::Link(error) => in_short(error),
-            Self::Lost(seq, why) => format!("frame {seq} was given up: {}", in_short(why)),
+            Self::Link(error) => error.in_short(),
+            Self::Lost(seq, why) => format!("frame {seq} was given up: {}", why.in_short()),
             other => other.to_string(),
         }
-    }
-}
-
-fn in_short(error: &Error) -> String {
-    let no_words = String::new();
-    match error {
-        Error::WorkerDied(death) => Death { stderr_tail: no_words, ..Death::clone(death) }.to_string(),
-        Error::NotReady { link, pid, stage, after, .. } => {
-            let (link, pid, stage, after) = (link.clone(), *pid, *stage, *after);
-            Error::NotReady { link, pid, stage, after, stderr_tail: no_words }.to_string()
-        }
-        Error::Group { cause, .. } => in_short(cause),
-        other => other.to_string(),
     }
 }
 

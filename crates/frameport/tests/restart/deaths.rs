@@ -208,9 +208,9 @@ fn who_does_not_receive_holds_up_no_life_but_the_third_with_results_left() {
         kill(&worker);
         await_restarts(&worker, life + 1);
     }
-    // The oldest deaths are forgotten.
+    // The oldest deaths are forgotten, but for eight; two lives may have ended and not be counted among the dead yet.
     let deaths = drain(&worker);
-    assert!((1..=20).contains(&deaths.len()) && deaths.iter().all(Result::is_err), "{deaths:?}");
+    assert!((8..=10).contains(&deaths.len()) && deaths.iter().all(Result::is_err), "{deaths:?}");
     drop(worker);
 
     let worker = lively("reply", Delivery::Lossless).spawn().unwrap();

@@ -91,7 +91,7 @@ fn untold() {
             let before = world::census(world::this_process());
             let worker = start().unwrap();
             world::change_faults(|faults| faults.sends = 4);
-            let mut change = || -> Result<(), Error> {
+            let change = || -> Result<(), Error> {
                 let capacity = 40 + world::below(9) as usize;
                 worker.change_spec(BytesSpec::new(capacity))?;
                 worker.send(worker.loan()?)?;
