@@ -192,3 +192,19 @@ fn a_change_of_spec_stays_over_lives() {
     }
     assert_eq!(worker.stats().held, 4);
 }
+
+#[test]
+fn copies_are_counted_over_all_lives() {
+    let worker = lively("reply", Delivery::Lossless).spawn().unwrap();
+    for life in 0..3 {
+        send(&worker, 2 * life);
+        let sender = worker.sender("in").unwrap();
+        // A worker's own slot cannot go back to it as another's.
+        sender.send_back(worker.recv_timeout(LONG).unwrap()).unwrap();
+        drop(worker.recv_timeout(LONG).unwrap());
+        assert_eq!(sender.stats().copied, life + 1);
+        kill(&worker);
+        assert!(matches!(worker.recv_timeout(LONG), Err(Error::WorkerDied(_))));
+        await_restarts(&worker, life + 1);
+    }
+}

@@ -238,7 +238,7 @@ impl Sender {
         // The same values have room in it.
         let _ = reply.copy_from(frame);
         reply.set_meta_bytes(frame.own_meta());
-        self.only_end().inspect(|end| end.count_copy());
+        lead!(self, end => end.count_copy(), (_, port) => port.end().count_copy());
         self.send(reply).map(|_| ())
     }
 

@@ -49,7 +49,6 @@ pub(crate) struct SendEnd {
     delivery: Delivery,
     deadline: Option<Duration>,
     inner: Mutex<Inner>,
-    copied: AtomicU64,
     tally: Arc<Tally>,
 }
 
@@ -77,11 +76,13 @@ struct Wish {
     answer: OnceLock<Result<(), String>>,
 }
 
-/// What did not become a frame, counted over all lives of the peer.
+/// What did not become a frame, or not without a copy, counted over all lives of the peer.
 #[derive(Debug, Default)]
 struct Tally {
     no_slot: AtomicU64,
     refused: AtomicU64,
+    /// Frames sent back that had to be copied.
+    copied: AtomicU64,
 }
 
 /// What [`SendEnd::new`] is made from.
@@ -122,8 +123,7 @@ impl SendEnd {
             reclaimed: false,
             wish: None,
         });
-        let copied = AtomicU64::new(0);
-        Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, copied, tally })
+        Arc::new(Self { state, name, channel, peer, bells, delivery, deadline, inner, tally })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -337,11 +337,11 @@ impl SendEnd {
 
     /// A reply had to be copied because a view of the frame was alive.
     pub(crate) fn count_copy(&self) {
-        self.copied.fetch_add(1, Ordering::Relaxed);
+        self.tally.copied.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn copied(&self) -> u64 {
-        self.copied.load(Ordering::Relaxed)
+        self.tally.copied.load(Ordering::Relaxed)
     }
 
     /// Says that nothing follows.
