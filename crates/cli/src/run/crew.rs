@@ -141,7 +141,7 @@ impl Crew {
     /// Which life of the one worker there is: frames of a dead one are lost.
     pub(super) fn life(&self) -> u64 {
         match self {
-            Self::One(worker) if worker.goes_on() => worker.stats().restarts,
+            Self::One(worker) if worker.goes_on() => worker.restarts(),
             _ => 0,
         }
     }
@@ -149,7 +149,7 @@ impl Crew {
     /// How often a dead worker was replaced.
     pub(super) fn restarts(&self) -> u64 {
         match self {
-            Self::One(worker) => worker.stats().restarts,
+            Self::One(worker) => worker.restarts(),
             Self::Many(group) => group.stats().members.iter().map(|member| member.lives.saturating_sub(1)).sum(),
         }
     }

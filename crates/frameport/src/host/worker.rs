@@ -405,13 +405,19 @@ impl Worker {
         sent.chain(self.receivers().flat_map(|receiver| receiver.holders())).collect()
     }
 
+    /// How often its process was started again ([`WorkerBuilder::restart`]): cheap, for each frame.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        match &self.process {
+            Process::Once(_) => 0,
+            Process::Again(keeper) => keeper.lives.restarts(),
+        }
+    }
+
     /// The link's counters, those of all its channels together; [`Sender::stats`] and [`Receiver::stats`] tell them apart.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let restarts = match &self.process {
-            Process::Once(_) => 0,
-            Process::Again(keeper) => keeper.lives.restarts(),
-        };
+        let restarts = self.restarts();
         let mut all = Stats { restarts, ..Stats::default() };
         for sent in self.senders().map(|sender| sender.stats()) {
             all.offered += sent.offered();
